@@ -1,0 +1,168 @@
+"""`python -m sam.local`: the command line of the local stack; it starts the parts and ends them, and does no work."""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiohttp import web
+
+from .gateway import Gateway
+from .logs import LogWriter
+from .pool import Pool
+from .stack import Stack, StackError, configured, read_stack
+
+EXIT_OK, EXIT_USAGE, EXIT_INTERRUPTED = 0, 2, 130
+_TEMPLATE = Path(__file__).parents[1] / "template.yaml"
+_EXAMPLES = """examples:
+  python -m sam.local --port 3000
+  python -m sam.local --port 0 --memory 512 --timeout 20 --log-format text
+  python -m sam.local --env MCP_RESPONSE=json --confinement kernel
+  python -m sam.local --api-key "$MCP_API_KEY"    (clients then need the header x-api-key)
+
+With AWS_ENDPOINT_URL set to the printed aws_endpoint_url, boto3 and the AWS CLI read its logs and change its settings.
+"""
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m sam.local",
+        description="Runs the function of a SAM template on this machine as Lambda and API Gateway would. "
+        "Prints one line of JSON when it is ready, and stays until Ctrl-C or SIGTERM.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--port", type=int, default=3000, help="0 takes a free one (default 3000)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--template", type=Path, default=_TEMPLATE, help="SAM template (default sam/template.yaml)")
+    parser.add_argument(
+        "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the template; repeat"
+    )
+    parser.add_argument("--concurrency", type=int, help="environments at most (default: reserved concurrency, or 10)")
+    parser.add_argument("--memory", type=int, metavar="MB", help="over the template's (also P_FN_MEMORY)")
+    parser.add_argument("--timeout", type=int, metavar="S", help="over the template's (also P_FN_TIMEOUT)")
+    parser.add_argument("--env", action="append", default=[], metavar="K=V", help="a variable of the function; repeat")
+    parser.add_argument("--log-format", choices=["text", "json"], help="over the template's")
+    parser.add_argument("--layer", type=Path, metavar="DIR", help="a built layer (holding python/) in place of .venv")
+    parser.add_argument(
+        "--confinement",
+        choices=["lambda", "kernel"],
+        default="lambda",
+        help="lambda: system calls that Lambda refuses are refused (default); kernel: none are",
+    )
+    key = parser.add_mutually_exclusive_group()
+    key.add_argument("--api-key", metavar="KEY", help="ask clients for this x-api-key (also SAM_LOCAL_API_KEY)")
+    key.add_argument("--no-auth", action="store_true", help="ask for no key (default)")
+    return parser.parse_args(argv)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Serve until told to end. Returns 0 after SIGTERM, 130 after Ctrl-C, 2 for what cannot be started."""
+    options = parse(argv)
+    try:
+        stack = _stack(options)
+        listening = _listen(options.host, options.port)
+    except StackError as error:
+        print(f"sam.local: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    return asyncio.run(_serve(stack, options, listening))
+
+
+def _stack(options: argparse.Namespace) -> Stack:
+    parameters = dict(_pair(text, "--parameter") for text in options.parameter)
+    if options.log_format is not None:
+        parameters["PLogFormat"] = {"text": "Text", "json": "JSON"}[options.log_format]
+    if options.concurrency is not None and options.concurrency < 1:
+        raise StackError(f"--concurrency must be at least 1, got {options.concurrency}")
+    if options.layer is not None and not (options.layer / "python").is_dir():
+        raise StackError(f"--layer {options.layer} has no python directory; run make layer.build first")
+    return configured(
+        read_stack(options.template, parameters),
+        memory_mb=_setting(options.memory, "P_FN_MEMORY"),
+        timeout_s=_setting(options.timeout, "P_FN_TIMEOUT"),
+        environment=dict(_pair(text, "--env") for text in options.env),
+    )
+
+
+def _setting(flag: int | None, variable: str) -> int | None:
+    if flag is not None or not os.environ.get(variable):
+        return flag
+    try:
+        return int(os.environ[variable])
+    except ValueError as error:
+        raise StackError(f"{variable} must be a whole number, got {os.environ[variable]!r}") from error
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise StackError(f"{option} wants NAME=VALUE, got {text!r}")
+    return name, value
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=1024)
+    except OSError as error:
+        raise StackError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
+
+
+async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.socket) -> int:
+    from .aws import Aws, is_aws_request
+
+    stopping: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    _stop_on_signals(stopping)
+    aws = Aws(stack)
+    writer = LogWriter(aws.deliver)
+    pool = Pool(stack, options.concurrency or stack.reserved_concurrency or 10, options.layer, writer.put)
+    gateway = Gateway(stack, pool, options.api_key or os.environ.get("SAM_LOCAL_API_KEY"))
+    host, port = listening.getsockname()[:2]
+    base = f"http://{host}:{port}"
+    ready = {
+        "endpoint": f"{base}/{stack.stage}/lambda/mcp/",
+        "aws_endpoint_url": base,
+        "log_group": stack.log_group,
+        "function_name": stack.function_name,
+    }
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if is_aws_request(request):
+            return await aws.handle(request, pool)
+        if request.path == "/" and request.method == "GET":
+            return web.json_response(ready)
+        return await gateway.handle(request)
+
+    runner = web.ServerRunner(web.Server(handle, access_log=None), handle_signals=False)
+    await runner.setup()
+    await web.SockSite(runner, listening, shutdown_timeout=1.0).start()
+    print(json.dumps(ready), flush=True)
+    try:
+        return await stopping
+    finally:
+        await pool.close()
+        await runner.cleanup()
+        await asyncio.to_thread(writer.close)
+        aws.close()
+
+
+def _stop_on_signals(stopping: asyncio.Future[int]) -> None:
+    def stop(code: int) -> None:
+        if not stopping.done():
+            stopping.set_result(code)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop, EXIT_OK)
+    loop.add_signal_handler(signal.SIGINT, stop, EXIT_INTERRUPTED)
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

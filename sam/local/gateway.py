@@ -1,0 +1,323 @@
+"""API Gateway's REST API (v1) for the local stack: HTTP in, Lambda proxy events out, and back again.
+
+It decides what a client sees when the function fails; it never looks into what the function says.
+Shapes: https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html
+Failures: https://docs.aws.amazon.com/lambda/latest/dg/services-apigateway-errors.html (500 when Lambda refuses the
+invocation, as when it throttles; 502 when the function failed or answered in another shape).
+"""
+
+import asyncio
+import base64
+import binascii
+import hmac
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from .pool import Pool, Throttled
+from .stack import ACCOUNT_ID, Route, Stack
+
+INTEGRATION_TIMEOUT_S = 29.0
+MAX_BODY_BYTES = 10 * 1024 * 1024
+API_ID = "local00000"
+_HOP_BY_HOP = frozenset({"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "content-length"})
+
+
+class Malformed(Exception):
+    """The function's answer is no proxy response; API Gateway says 502."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The route a request took: `path` is without the stage, as the event carries it."""
+
+    route: Route
+    path: str
+    parameters: Mapping[str, str]
+
+
+class Gateway:
+    """Answers HTTP requests for one stage. `api_key` None turns the key check off."""
+
+    def __init__(
+        self, stack: Stack, pool: Pool, api_key: str | None, integration_timeout_s: float = INTEGRATION_TIMEOUT_S
+    ) -> None:
+        self._stack = stack
+        self._pool = pool
+        self._api_key = api_key
+        self._timeout_s = integration_timeout_s
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        request_id = str(uuid.uuid4())
+        answer = await self._answer(request, request_id)
+        answer.headers.setdefault("Content-Type", "application/json")
+        answer.headers["x-amzn-RequestId"] = request_id
+        answer.headers["x-amz-apigw-id"] = base64.b64encode(secrets.token_bytes(11)).decode().rstrip("=") + "="
+        return answer
+
+    async def _answer(self, request: web.BaseRequest, request_id: str) -> web.Response:
+        raw_path = request.raw_path.partition("?")[0]
+        match = match_route(self._stack, raw_path, request.method)
+        if match is None:
+            return refusal(403, "Missing Authentication Token", "MissingAuthenticationTokenException")
+        if match.route.api_key_required and not self._key_is_right(request):
+            return refusal(403, "Forbidden", "ForbiddenException")
+        body = await _body(request)
+        if body is None:
+            return refusal(413, "Request Too Long", "RequestEntityTooLargeException")
+        trace_id = request.headers.get("X-Amzn-Trace-Id") or f"Root=1-{int(time.time()):x}-{secrets.token_hex(12)}"
+        event = proxy_event(
+            self._stack, match, request.method, request.raw_path, _client_headers(request, trace_id), body, request_id,
+            source_ip=request.remote or "127.0.0.1", protocol=f"HTTP/{request.version.major}.{request.version.minor}",
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                outcome = await self._pool.invoke(json.dumps(event).encode(), trace_id=trace_id)
+        except TimeoutError:
+            return refusal(504, "Endpoint request timed out", "InternalServerErrorException")
+        except Throttled:
+            return refusal(500, "Internal server error", "InternalServerErrorException")
+        if outcome.function_error is not None:
+            return refusal(502, "Internal server error", "InternalServerErrorException")
+        try:
+            answer = proxy_response(outcome.payload, self._stack.binary_media_types, request.headers.get("Accept", ""))
+        except Malformed:
+            return refusal(502, "Internal server error", "InternalServerErrorException")
+        answer.headers.setdefault("X-Amzn-Trace-Id", trace_id.partition(";")[0])
+        return answer
+
+    def _key_is_right(self, request: web.BaseRequest) -> bool:
+        if self._api_key is None:
+            return True
+        return hmac.compare_digest(request.headers.get("x-api-key", "").encode(), self._api_key.encode())
+
+
+def match_route(stack: Stack, raw_path: str, method: str) -> Match | None:
+    """Find the route of `/{stage}/...`; a last slash makes no difference, as in a REST API."""
+    parts = raw_path.split("/")
+    if len(parts) < 3 or parts[0] or parts[1] != stack.stage:
+        return None
+    path = unquote("/" + "/".join(parts[2:]))
+    wanted = [part for part in path.split("/") if part]
+    candidates = []
+    for route in stack.routes:
+        parameters = _path_parameters(route.resource, wanted)
+        if parameters is not None and route.method in ("ANY", method):
+            # The more literal resource wins, then the named method over ANY.
+            candidates.append((len(parameters), route.method == "ANY", Match(route, path, parameters)))
+    return min(candidates, key=lambda candidate: candidate[:2])[2] if candidates else None
+
+
+def _path_parameters(resource: str, wanted: list[str]) -> dict[str, str] | None:
+    template = [part for part in resource.split("/") if part]
+    parameters: dict[str, str] = {}
+    for index, part in enumerate(template):
+        if part.startswith("{") and part.endswith("+}"):
+            rest = wanted[index:]
+            return {**parameters, part[1:-2]: "/".join(rest)} if rest else None
+        if index >= len(wanted):
+            return None
+        if part.startswith("{") and part.endswith("}"):
+            parameters[part[1:-1]] = wanted[index]
+        elif part != wanted[index]:
+            return None
+    return parameters if len(template) == len(wanted) else None
+
+
+def proxy_event(
+    stack: Stack,
+    match: Match,
+    method: str,
+    raw_target: str,
+    headers: Iterable[tuple[str, str]],
+    body: bytes,
+    request_id: str,
+    *,
+    source_ip: str,
+    protocol: str,
+    now_s: float | None = None,
+) -> dict[str, Any]:
+    """The event of a REST API's Lambda proxy integration, payload format 1.0."""
+    headers = list(headers)
+    query = parse_qsl(raw_target.partition("?")[2], keep_blank_values=True)
+    host = _first(headers, "host") or "localhost"
+    moment = datetime.fromtimestamp(time.time() if now_s is None else now_s, UTC)
+    content_type = (_first(headers, "content-type") or "").partition(";")[0].strip()
+    binary = _is_binary(content_type, stack.binary_media_types)
+    text = (base64.b64encode(body).decode() if binary else body.decode("utf-8", "replace")) if body else None
+    return {
+        "resource": match.route.resource,
+        "path": match.path,
+        "httpMethod": method,
+        "headers": dict(headers) or None,
+        "multiValueHeaders": _many(headers) or None,
+        "queryStringParameters": dict(query) or None,
+        "multiValueQueryStringParameters": _many(query) or None,
+        "pathParameters": dict(match.parameters) or None,
+        "stageVariables": None,
+        "requestContext": {
+            "resourceId": secrets.token_hex(3),
+            "resourcePath": match.route.resource,
+            "httpMethod": method,
+            "extendedRequestId": base64.b64encode(request_id.encode()[:11]).decode(),
+            "requestTime": moment.strftime("%d/%b/%Y:%H:%M:%S +0000"),
+            "path": f"/{stack.stage}{match.path}",
+            "accountId": ACCOUNT_ID,
+            "protocol": protocol,
+            "stage": stack.stage,
+            "domainPrefix": host.partition(".")[0].partition(":")[0],
+            "requestTimeEpoch": int(moment.timestamp() * 1000),
+            "requestId": request_id,
+            "identity": {
+                "cognitoIdentityPoolId": None,
+                "accountId": None,
+                "cognitoIdentityId": None,
+                "caller": None,
+                "sourceIp": source_ip,
+                "principalOrgId": None,
+                "accessKey": None,
+                "cognitoAuthenticationType": None,
+                "cognitoAuthenticationProvider": None,
+                "userArn": None,
+                "userAgent": _first(headers, "user-agent"),
+                "user": None,
+                **(
+                    {"apiKeyId": "local", "apiKey": _first(headers, "x-api-key")}
+                    if match.route.api_key_required
+                    else {}
+                ),
+            },
+            "domainName": host.partition(":")[0],
+            "apiId": API_ID,
+        },
+        "body": text,
+        "isBase64Encoded": bool(binary and body),
+    }
+
+
+def proxy_response(payload: bytes, binary_media_types: tuple[str, ...], accept: str) -> web.Response:
+    """The HTTP answer that a proxy response asks for. Raises Malformed when it is none."""
+    try:
+        document = json.loads(payload)
+    except ValueError as error:
+        raise Malformed("not JSON") from error
+    if not isinstance(document, dict) or set(document) - {
+        "statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded", "cookies"
+    }:  # fmt: skip
+        raise Malformed("not a proxy response")
+    status = _status(document.get("statusCode"))
+    body = document.get("body")
+    if body is not None and not isinstance(body, str):
+        raise Malformed("body is not a string")
+    data = (body or "").encode()
+    if document.get("isBase64Encoded") and _is_binary(
+        accept.partition(",")[0].partition(";")[0].strip(), binary_media_types
+    ):
+        try:
+            data = base64.b64decode(data, validate=True)
+        except binascii.Error as error:
+            raise Malformed("body is not base64") from error
+    return web.Response(status=status, body=data, headers=_response_headers(document))
+
+
+def refusal(status: int, message: str, kind: str) -> web.Response:
+    """An answer of API Gateway's own."""
+    body = json.dumps({"message": message}, separators=(",", ":")).encode()
+    return web.Response(
+        status=status, body=body, headers={"x-amzn-ErrorType": kind, "Content-Type": "application/json"}
+    )
+
+
+def _response_headers(document: Mapping[str, Any]) -> CIMultiDict[str]:
+    headers: CIMultiDict[str] = CIMultiDict()
+    single, multi = document.get("headers") or {}, document.get("multiValueHeaders") or {}
+    if not isinstance(single, dict) or not isinstance(multi, dict):
+        raise Malformed("headers is not an object")
+    for name, values in multi.items():
+        if not isinstance(values, list):
+            raise Malformed(f"multiValueHeaders.{name} is not a list")
+        for value in values:
+            headers.add(name, _header_value(name, value))
+    for name, value in single.items():
+        if name not in headers:  # named in both, the multi-value one counts
+            headers[name] = _header_value(name, value)
+    for name in _HOP_BY_HOP & {key.lower() for key in headers}:
+        headers.popall(name)
+    # API Gateway keeps these for itself and hands the function's own value on under another name.
+    for name in ("Date", "Server"):
+        if name in headers:
+            headers[f"x-amzn-Remapped-{name.lower()}"] = headers.pop(name)
+    return headers
+
+
+def _header_value(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, str | int | float):
+        raise Malformed(f"header {name} is not a string")
+    text = str(value)
+    if "\r" in text or "\n" in text:
+        raise Malformed(f"header {name} holds a line break")
+    return text
+
+
+def _status(value: Any) -> int:
+    try:
+        status = int(value)
+    except (TypeError, ValueError) as error:
+        raise Malformed(f"statusCode is {value!r}") from error
+    if not 100 <= status <= 599 or isinstance(value, float):
+        raise Malformed(f"statusCode is {value!r}")
+    return status
+
+
+def _is_binary(media_type: str, binary_media_types: tuple[str, ...]) -> bool:
+    main = media_type.partition("/")[0]
+    return any(kind in ("*/*", media_type) or kind == f"{main}/*" for kind in binary_media_types)
+
+
+async def _body(request: web.BaseRequest) -> bytes | None:
+    """The whole body, or None when it is longer than API Gateway takes."""
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            return None
+    return bytes(body)
+
+
+def _client_headers(request: web.BaseRequest, trace_id: str) -> list[tuple[str, str]]:
+    """The client's headers in its own spelling, and the ones API Gateway adds."""
+    headers = [
+        (name.decode("latin-1"), value.decode("utf-8", "replace"))
+        for name, value in request.raw_headers
+        if name.lower() not in (b"connection", b"content-length", b"transfer-encoding", b"x-amzn-trace-id", b"expect")
+    ]
+    scheme_port = request.host.rpartition(":")[2] if ":" in request.host else "80"
+    return [
+        *headers,
+        ("X-Amzn-Trace-Id", trace_id),
+        ("X-Forwarded-For", request.remote or "127.0.0.1"),
+        ("X-Forwarded-Port", scheme_port),
+        ("X-Forwarded-Proto", "http"),
+    ]
+
+
+def _first(pairs: Iterable[tuple[str, str]], name: str) -> str | None:
+    return next((value for key, value in pairs if key.lower() == name), None)
+
+
+def _many(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    many: dict[str, list[str]] = {}
+    for name, value in pairs:
+        many.setdefault(name, []).append(value)
+    return many

@@ -1,0 +1,358 @@
+"""Reads a SAM template into the few facts the local stack needs; it starts nothing and asks AWS nothing.
+
+The template goes through AWS's own aws-sam-translator, so that what is read here is what CloudFormation would see.
+"""
+
+import copy
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from samtranslator.model.exceptions import InvalidDocumentException  # type: ignore[import-untyped]
+from samtranslator.translator.transform import transform  # type: ignore[import-untyped]
+from samtranslator.yaml_helper import yaml_parse  # type: ignore[import-untyped]
+
+ACCOUNT_ID = "123456789012"  # moto's account: ARNs here and ARNs boto3 reads must agree
+STACK_NAME = "code-interpreter"
+MEMORY_MB = range(128, 10240 + 1)
+TIMEOUT_S = range(1, 900 + 1)
+METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
+ANY_METHOD = "x-amazon-apigateway-any-method"
+_NO_VALUE = object()
+
+
+class StackError(Exception):
+    """The template cannot be used; the message is one sentence for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation of the REST API: `resource` as in the OpenAPI file, `method` in upper case or `ANY`."""
+
+    resource: str
+    method: str
+    api_key_required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What `sam deploy` would create, as far as this machine plays it."""
+
+    function_name: str
+    handler: str
+    runtime: str
+    code_dir: Path
+    memory_mb: int
+    timeout_s: int
+    environment: Mapping[str, str]
+    log_group: str
+    log_format: str  # "JSON" or "Text", as CloudFormation spells them
+    log_retention_days: int | None
+    reserved_concurrency: int | None
+    stage: str
+    routes: tuple[Route, ...]
+    binary_media_types: tuple[str, ...]
+    region: str
+
+    @property
+    def function_arn(self) -> str:
+        return f"arn:aws:lambda:{self.region}:{ACCOUNT_ID}:function:{self.function_name}"
+
+
+def read_stack(template: Path, parameters: Mapping[str, str] | None = None) -> Stack:
+    """Read `template` with `parameters` over its defaults. Raises StackError."""
+    source = _load_yaml(template)
+    function_id, function = _only_resource(source, "AWS::Serverless::Function", template)
+    code_dir = _code_dir(function, function_id, template)
+    cloudformation = _translate(source, template, dict(parameters or {}))
+    resolver = _Resolver(cloudformation, dict(parameters or {}), _region())
+    properties = resolver.properties(function_id)
+    logging_config = properties.get("LoggingConfig", {})
+    function_name = properties.get("FunctionName", function_id)
+    log_group = logging_config.get("LogGroup", f"/aws/lambda/{function_name}")
+    stage, api = _rest_api(cloudformation, resolver, template)
+    body = api.get("Body", {})
+    stack = Stack(
+        function_name=function_name,
+        handler=_need(properties, "Handler", function_id),
+        runtime=_need(properties, "Runtime", function_id),
+        code_dir=code_dir,
+        memory_mb=_whole(properties.get("MemorySize", 128), "MemorySize"),
+        timeout_s=_whole(properties.get("Timeout", 3), "Timeout"),
+        environment={k: str(v) for k, v in properties.get("Environment", {}).get("Variables", {}).items()},
+        log_group=log_group,
+        log_format=logging_config.get("LogFormat", "Text"),
+        log_retention_days=_retention(cloudformation, resolver, log_group),
+        reserved_concurrency=properties.get("ReservedConcurrentExecutions"),
+        stage=stage,
+        routes=_routes(body),
+        binary_media_types=tuple(
+            api.get("BinaryMediaTypes") or body.get("x-amazon-apigateway-binary-media-types") or ()
+        ),
+        region=_region(),
+    )
+    check_limits(stack)
+    return stack
+
+
+def check_limits(stack: Stack) -> None:
+    """Raise StackError when memory or timeout is outside what Lambda takes (its default quotas)."""
+    if stack.memory_mb not in MEMORY_MB:
+        raise StackError(f"memory must be 128 to 10240 MB, got {stack.memory_mb}; set PFnMemory or --memory")
+    if stack.timeout_s not in TIMEOUT_S:
+        raise StackError(f"timeout must be 1 to 900 s, got {stack.timeout_s}; set PFnTimeout or --timeout")
+
+
+def configured(
+    stack: Stack, *, memory_mb: int | None = None, timeout_s: int | None = None, environment: Mapping[str, str] = {}
+) -> Stack:
+    """A copy of `stack` with these settings over the template's. Raises StackError past Lambda's limits."""
+    changed = replace(
+        stack,
+        memory_mb=stack.memory_mb if memory_mb is None else memory_mb,
+        timeout_s=stack.timeout_s if timeout_s is None else timeout_s,
+        environment={**stack.environment, **environment},
+    )
+    check_limits(changed)
+    return changed
+
+
+def _region() -> str:
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml_parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StackError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise StackError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise StackError(f"{path} holds no mapping, so it is no template")
+    return document
+
+
+def _only_resource(source: Mapping[str, Any], kind: str, path: Path) -> tuple[str, dict[str, Any]]:
+    found = [(name, r) for name, r in source.get("Resources", {}).items() if r.get("Type") == kind]
+    if len(found) != 1:
+        raise StackError(f"{path} has {len(found)} resources of type {kind}; the local stack runs exactly one")
+    return found[0]
+
+
+def _code_dir(function: Mapping[str, Any], function_id: str, template: Path) -> Path:
+    uri = function.get("Properties", {}).get("CodeUri")
+    if not isinstance(uri, str) or uri.startswith("s3://"):
+        raise StackError(f"{template}: {function_id}.CodeUri must be a local directory, got {uri!r}")
+    directory = (template.parent / uri).resolve()
+    if not directory.is_dir():
+        raise StackError(f"{template}: {function_id}.CodeUri names {directory}, which is not a directory")
+    return directory
+
+
+def _translate(source: Mapping[str, Any], template: Path, parameters: dict[str, str]) -> dict[str, Any]:
+    """SAM to CloudFormation, with local code and included files put in first (the translator knows only S3)."""
+    prepared = _include(copy.deepcopy(dict(source)), template.parent)
+    for resource in prepared.get("Resources", {}).values():
+        if resource.get("Type") == "AWS::Serverless::Function":
+            resource["Properties"]["CodeUri"] = "s3://local/code"
+    logging.getLogger("samtranslator").setLevel(logging.CRITICAL)
+    region_before = os.environ.get("AWS_DEFAULT_REGION")
+    os.environ["AWS_DEFAULT_REGION"] = _region()  # the translator asks boto3 for the partition
+    try:
+        translated: dict[str, Any] = transform(prepared, parameters, _NoManagedPolicies())
+    except InvalidDocumentException as error:
+        causes = "; ".join(str(cause.message) for cause in error.causes) or error.message
+        raise StackError(f"{template} is not a valid SAM template: {causes}") from error
+    finally:
+        if region_before is None:
+            del os.environ["AWS_DEFAULT_REGION"]
+        else:
+            os.environ["AWS_DEFAULT_REGION"] = region_before
+    return translated
+
+
+class _NoManagedPolicies:
+    """The translator wants a loader of managed policy names; asking IAM is not for this machine."""
+
+    def load(self) -> dict[str, str]:
+        return {}
+
+
+def _include(node: Any, base: Path) -> Any:
+    """Put the named local file where `Fn::Transform: AWS::Include` stands, as CloudFormation does."""
+    if isinstance(node, list):
+        return [_include(item, base) for item in node]
+    if not isinstance(node, dict):
+        return node
+    macro = node.get("Fn::Transform")
+    if isinstance(macro, dict) and macro.get("Name") == "AWS::Include":
+        location = macro.get("Parameters", {}).get("Location")
+        if not isinstance(location, str):
+            raise StackError(f"AWS::Include wants a file name as Location, got {location!r}")
+        return _load_yaml(base / location)
+    return {key: _include(value, base) for key, value in node.items()}
+
+
+class _Resolver:
+    """CloudFormation's intrinsic functions, as many as a template of one function uses."""
+
+    def __init__(self, template: Mapping[str, Any], parameters: Mapping[str, str], region: str) -> None:
+        self.resources: Mapping[str, Any] = template.get("Resources", {})
+        self.conditions: Mapping[str, Any] = template.get("Conditions", {})
+        self.values: dict[str, Any] = {
+            "AWS::Region": region,
+            "AWS::AccountId": ACCOUNT_ID,
+            "AWS::Partition": "aws",
+            "AWS::StackName": STACK_NAME,
+            "AWS::URLSuffix": "amazonaws.com",
+            "AWS::NoValue": _NO_VALUE,
+        }
+        declared = template.get("Parameters", {})
+        unknown = sorted(set(parameters) - set(declared))
+        if unknown:
+            raise StackError(f"the template has no parameter {unknown[0]}; it has {', '.join(sorted(declared))}")
+        for name, spec in declared.items():
+            value = parameters.get(name, spec.get("Default"))
+            if value is None:
+                raise StackError(f"parameter {name} has no default and no value was given")
+            self.values[name] = _number(value) if spec.get("Type") == "Number" else str(value)
+
+    def properties(self, logical_id: str) -> dict[str, Any]:
+        resolved = self.resolve(self.resources[logical_id].get("Properties", {}))
+        return resolved if isinstance(resolved, dict) else {}
+
+    def resolve(self, node: Any) -> Any:
+        if isinstance(node, list):
+            return [item for item in map(self.resolve, node) if item is not _NO_VALUE]
+        if not isinstance(node, dict):
+            return node
+        if len(node) == 1:
+            name, argument = next(iter(node.items()))
+            if name == "Ref":
+                return self.reference(argument)
+            if name.startswith("Fn::"):
+                return self.call(name, argument)
+        pairs = ((key, self.resolve(value)) for key, value in node.items())
+        return {key: value for key, value in pairs if value is not _NO_VALUE}
+
+    def call(self, name: str, argument: Any) -> Any:
+        match name:
+            case "Fn::If":
+                condition, yes, no = argument
+                return self.resolve(yes if self.holds({"Condition": condition}) else no)
+            case "Fn::Sub":
+                return self.substitute(argument)
+            case "Fn::GetAtt":
+                parts = argument.split(".", 1) if isinstance(argument, str) else argument
+                return self.attribute(parts[0], parts[1])
+            case "Fn::Join":
+                separator, items = argument
+                return str(separator).join(str(item) for item in self.resolve(items))
+        raise StackError(f"the local stack cannot resolve {name}; it knows Ref, If, Sub, GetAtt and Join")
+
+    def reference(self, name: str) -> Any:
+        if name in self.values:
+            return self.values[name]
+        if name not in self.resources:
+            raise StackError(f"Ref names {name}, which is neither a parameter nor a resource")
+        properties = self.resources[name].get("Properties", {})
+        for key in ("FunctionName", "LogGroupName", "StageName"):
+            if key in properties:
+                return self.resolve(properties[key])
+        return name
+
+    def attribute(self, name: str, attribute: str) -> str:
+        kind = self.resources.get(name, {}).get("Type", "")
+        prefix = {"AWS::Lambda::Function": "lambda", "AWS::IAM::Role": "iam", "AWS::Logs::LogGroup": "logs"}.get(kind)
+        if attribute != "Arn" or prefix is None:
+            raise StackError(f"the local stack cannot resolve GetAtt {name}.{attribute}")
+        region = "" if prefix == "iam" else self.values["AWS::Region"]
+        resource = {"lambda": "function:", "iam": "role/", "logs": "log-group:"}[prefix]
+        return f"arn:aws:{prefix}:{region}:{ACCOUNT_ID}:{resource}{self.reference(name)}"
+
+    def substitute(self, argument: Any) -> str:
+        text, extra = argument if isinstance(argument, list) else (argument, {})
+
+        def value(match: re.Match[str]) -> str:
+            name = match.group(1)
+            if name in extra:
+                return str(self.resolve(extra[name]))
+            return self.attribute(*name.split(".", 1)) if "." in name else str(self.reference(name))
+
+        return re.sub(r"\$\{([A-Za-z0-9:.]+)\}", value, text)
+
+    def holds(self, condition: Any) -> bool:
+        name, argument = next(iter(condition.items()))
+        match name:
+            case "Condition":
+                return self.holds(self.conditions[argument])
+            case "Fn::Equals":
+                left, right = (str(self.resolve(side)) for side in argument)
+                return left == right
+            case "Fn::Not":
+                return not self.holds(argument[0])
+            case "Fn::And":
+                return all(self.holds(part) for part in argument)
+            case "Fn::Or":
+                return any(self.holds(part) for part in argument)
+        raise StackError(f"the local stack cannot judge a condition of {name}")
+
+
+def _rest_api(cloudformation: Mapping[str, Any], resolver: _Resolver, template: Path) -> tuple[str, dict[str, Any]]:
+    stage_id, _ = _only_resource(cloudformation, "AWS::ApiGateway::Stage", template)
+    api_id, _ = _only_resource(cloudformation, "AWS::ApiGateway::RestApi", template)
+    return str(resolver.properties(stage_id)["StageName"]), resolver.properties(api_id)
+
+
+def _routes(body: Mapping[str, Any]) -> tuple[Route, ...]:
+    routes = []
+    for resource, operations in body.get("paths", {}).items():
+        for method, operation in operations.items():
+            if method in (*METHODS, ANY_METHOD):
+                name = "ANY" if method == ANY_METHOD else method.upper()
+                routes.append(Route(resource, name, _wants_api_key(operation, body)))
+    if not routes:
+        raise StackError("the OpenAPI document has no paths, so no request could reach the function")
+    return tuple(routes)
+
+
+def _wants_api_key(operation: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+    schemes = body.get("components", {}).get("securitySchemes", {})
+    required = operation.get("security", body.get("security", []))
+    return any(schemes.get(name, {}).get("type") == "apiKey" for entry in required for name in entry)
+
+
+def _retention(cloudformation: Mapping[str, Any], resolver: _Resolver, log_group: str) -> int | None:
+    for name, resource in cloudformation.get("Resources", {}).items():
+        if resource.get("Type") == "AWS::Logs::LogGroup":
+            properties = resolver.properties(name)
+            if properties.get("LogGroupName") == log_group:
+                return properties.get("RetentionInDays")
+    return None
+
+
+def _need(properties: Mapping[str, Any], key: str, resource: str) -> str:
+    if not isinstance(properties.get(key), str):
+        raise StackError(f"{resource} has no {key}")
+    return str(properties[key])
+
+
+def _number(value: Any) -> int | float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise StackError(f"a Number parameter has the value {value!r}") from error
+    return int(number) if number.is_integer() else number
+
+
+def _whole(value: Any, name: str) -> int:
+    number = _number(value)
+    if not isinstance(number, int):
+        raise StackError(f"{name} must be a whole number, got {value!r}")
+    return number
