@@ -1,0 +1,171 @@
+"""The command line of load: runs a profile, bursts for cold starts, compares runs, remakes reports.
+
+It sends nothing itself: Locust does, in a process of its own (`launch`).
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from load.gate import EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE, ThresholdError, parse_threshold
+from load.launch import LaunchFailed, Unreachable, check_reachable, launch
+from load.plan import Plan, PlanError, load_plan, profile_names
+from load.report import print_summary, write_reports
+from load.rows import BadRecord
+from load.settings import SettingsError, check_endpoint, is_loopback, setting
+
+EXAMPLES = """\
+examples:
+  python -m load run smoke http://127.0.0.1:8000/dev/lambda/mcp/
+  python -m load run spike --rate 100 --duration 120        the endpoint from MCP_ENDPOINT_URL, the key from MCP_API_KEY
+  python -m load run ./my-profile.yaml URL --workers 4      more than one core
+  python -m load coldstart URL -n 20                        twenty environments at once, init against first-call latency
+  python -m load compare out/load-A out/load-B              faster, slower, same or inconclusive; warm and cold apart
+  python -m load report out/load-20261124T061500Z           make the reports again
+
+exit codes:
+  0 passed · 1 a threshold failed · 2 usage or configuration · 3 endpoint unreachable or refused our key ·
+  4 inconclusive (too few requests, generator saturated, answers lost) · 130 interrupted
+"""
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs one command; returns the exit code. Mistakes of the caller are one sentence on stderr and code 2 or 3."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except (PlanError, SettingsError, ThresholdError, BadRecord, LaunchFailed) as error:
+        return _complain(str(error), EXIT_USAGE)
+    except Unreachable as error:
+        return _complain(str(error), EXIT_UNREACHABLE)
+    except KeyboardInterrupt:
+        return _complain("interrupted", EXIT_INTERRUPTED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m load",
+        description="Open-loop load and cold-start tests of an MCP endpoint, judged by thresholds.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run_ = commands.add_parser("run", help="send a profile's load to an endpoint and judge the answers")
+    run_.add_argument("profile", metavar="PROFILE", help=f"{', '.join(profile_names())}, or a YAML file")
+    run_.add_argument(
+        "--rate", type=_positive, metavar="R", help="highest arrival rate per second, in the profile's shape"
+    )
+    run_.add_argument(
+        "--duration", type=_positive, metavar="S", help="seconds the whole plan lasts, in the profile's shape"
+    )
+    run_.add_argument("--seed", type=int, metavar="N", help="another draw of arrivals and scenarios")
+    run_.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="sending processes, one core each (default 1)"
+    )
+    run_.add_argument(
+        "--thresholds", type=Path, metavar="FILE", help="judge by this file instead of load/thresholds.yaml"
+    )
+    _add_common(run_)
+    run_.set_defaults(command=_run)
+
+    report = commands.add_parser("report", help="make the reports of a run again from its raw files")
+    report.add_argument("directory", type=Path, metavar="DIR")
+    report.add_argument("--json", action="store_true", help="print summary.json instead of a table")
+    report.set_defaults(command=_report)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", metavar="URL", nargs="?", help="the MCP endpoint (default MCP_ENDPOINT_URL)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where the raw records go (default out/load-<UTC time>)"
+    )
+    parser.add_argument("--json", action="store_true", help="print summary.json instead of a table")
+    parser.add_argument("--yes", action="store_true", help="do not ask when the plan is over its budget of requests")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    plan = load_plan(arguments.profile, *([arguments.thresholds] if arguments.thresholds else []))
+    plan = plan.scaled(arguments.rate, arguments.duration)
+    if arguments.seed is not None:
+        plan = plan.model_copy(update={"seed": arguments.seed})
+    if arguments.workers < 1:
+        raise SettingsError(f"--workers {arguments.workers} sends nothing; give 1 or more")
+    return send(plan, arguments)
+
+
+def send(plan: Plan, arguments: argparse.Namespace) -> int:
+    """Runs a plan on the endpoint of the arguments, prints its summary, returns the exit code."""
+    endpoint = check_endpoint(arguments.url or setting("MCP_ENDPOINT_URL"))
+    for line in plan.thresholds:
+        parse_threshold(line)  # a mistake in the last line should not cost the whole run
+    check_budget(plan, endpoint, arguments.yes)
+    check_reachable(endpoint)
+    out: Path = arguments.out or new_directory("load")
+    if any(out.glob("requests*.jsonl")):
+        raise SettingsError(f"{out} holds the rows of another run; give another --out")
+    interrupted = launch(plan, endpoint, out, getattr(arguments, "workers", 1))
+    if interrupted and not any(out.glob("requests*.jsonl")):
+        return _complain("interrupted before anything was sent", EXIT_INTERRUPTED)
+    return show(out, arguments.json)
+
+
+def show(directory: Path, as_json: bool) -> int:
+    """Makes the reports of a directory, prints one of them, returns the run's exit code."""
+    summary = write_reports(directory)
+    if as_json:
+        print(summary.to_json())
+    else:
+        print_summary(summary, Console())
+    print(f"load: raw rows, summary.json, summary.md and report.html in {directory}", file=sys.stderr)
+    return summary.exit_code
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    return show(arguments.directory, arguments.json)
+
+
+def check_budget(plan: Plan, endpoint: str, yes: bool) -> None:
+    """A plan over its budget of requests needs --yes or a yes at the terminal, unless it stays on this machine.
+
+    Raises SettingsError.
+    """
+    planned = plan.planned()
+    if yes or is_loopback(endpoint) or planned <= plan.budget_requests:
+        return
+    question = f"{plan.profile} sends {planned} requests, more than its budget of {plan.budget_requests}"
+    if sys.stdin.isatty():
+        print(f"{question}. Send them? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() in ("y", "yes"):
+            return
+    raise SettingsError(f"{question}; lower --rate or --duration, raise budget_requests, or give --yes")
+
+
+def new_directory(kind: str) -> Path:
+    return Path("out") / f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return number
+
+
+def _complain(sentence: str, code: int) -> int:
+    print(f"load: {sentence}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

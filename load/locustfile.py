@@ -1,0 +1,461 @@
+"""The Locust side: one dispatcher user per process sends the plan's arrivals, each in a greenlet of its own.
+
+    locust -f load/locustfile.py --headless --profile smoke --host http://127.0.0.1:8000/dev/lambda/mcp/
+
+`python -m load run` starts the same with defaults and makes the reports. Latency is measured from the intended time and
+every arrival leaves a row, whatever became of it. Locust's own statistics are fed too, for its web UI, but nothing is
+judged by them: their buckets lose up to 5 % and they forget what is in flight at the end.
+"""
+
+import gc
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent  # type: ignore[import-untyped]
+import gevent.ssl  # type: ignore[import-untyped]
+from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
+from geventhttpclient.url import URL
+from locust import FastHttpUser, events, task
+from locust.env import Environment
+from locust.exception import StopUser
+from locust.runners import MasterRunner, WorkerRunner
+
+from load.arrivals import Arrival
+from load.pacing import pace
+from load.plan import Plan, PlanError, load_plan, parse_plan
+from load.rows import Row, RowWriter, RunRecord, write_run
+from load.scenarios import SCENARIOS, Request, Verdict, build_request, judge_answer, parse_server_timing
+from load.settings import SettingsError, check_endpoint, setting, without_secrets
+
+LEAD_S = 0.3
+"""From the dispatcher's start to the first intended time: room to warm up imports, so that no arrival starts late."""
+
+log = logging.getLogger("load")
+
+
+class FailedAnswer(Exception):
+    """Carries an outcome into Locust's own statistics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One arrival with what it asks."""
+
+    arrival: Arrival
+    scenario: str
+    era: str
+
+    @property
+    def at_s(self) -> float:
+        return self.arrival.at_s
+
+
+@dataclass(slots=True)
+class Pending:
+    """A job under way; `sent_s` is None until its greenlet has run."""
+
+    job: Job
+    sent_s: float | None = None
+
+
+@dataclass(slots=True)
+class Drive:
+    """One process's share of a run: what is open, what was counted, and the files it writes to."""
+
+    environment: Environment
+    plan: Plan
+    endpoint: str
+    out: Path
+    record: RunRecord
+    record_path: Path
+    writer: RowWriter
+    requests: dict[tuple[str, str], Request]
+    http: Any = None
+    uri: str = "/"
+    anchor_s: float = 0.0
+    pending: dict[int, Pending] = field(default_factory=dict)
+    greenlets: set[gevent.Greenlet] = field(default_factory=set)
+    counts: dict[str, int] = field(default_factory=dict)
+    finished: bool = False
+
+    def now(self) -> float:
+        """Seconds since the anchor of the run."""
+        return time.monotonic() - self.anchor_s
+
+    def jobs(self) -> Iterator[Job]:
+        """This process's arrivals: every n-th of the common schedule."""
+        share, of = self.record.worker_index, self.record.workers_expected
+        for arrival, scenario, era in self.plan.arrivals():
+            if arrival.index % of == share:
+                yield Job(arrival, scenario, era)
+
+    def run(self, user: FastHttpUser) -> None:
+        """Sends everything, drains, and closes the books. Returns early, books closed, when the user is killed."""
+        # The pool's client, not FastHttpUser's session: it gives the first byte's time, adds no retry or redirect, and
+        # costs less per request.
+        self.http = user.client.client.clientpool.get_client(URL(self.endpoint))
+        parts = urlsplit(self.endpoint)
+        self.uri = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        watcher = gevent.spawn(self._watch)
+        ended = "stopped"
+        gc.collect()
+        gc.freeze()
+        try:
+            self.anchor_s = time.monotonic() + LEAD_S
+            self.record.anchor_unix_s = time.time() + LEAD_S
+            write_run(self.record_path, self.record)
+            pace(self.jobs(), now=self.now, sleep=gevent.sleep, launch=self._launch)
+            self._wait_until(self.plan.duration_s)
+            gevent.joinall(list(self.greenlets), timeout=self.plan.drain_s)
+            ended = "complete"
+        finally:
+            watcher.kill(block=False)
+            self.finish(ended)
+
+    def _wait_until(self, at_s: float) -> None:
+        """A plan whose last arrival leaves early still lasts as long as it says, so that rates mean what they say."""
+        left_s = at_s - self.now()
+        if left_s > 0:
+            gevent.sleep(left_s)
+
+    def finish(self, ended: str) -> None:
+        """Writes a row for everything still open and the final run record. Safe to call twice."""
+        if self.finished:
+            return
+        self.finished = True
+        for pending in list(self.pending.values()):
+            self._record_open(pending)
+        gevent.killall(list(self.greenlets), block=False)
+        self.record.ended = "complete" if ended == "complete" else "stopped"
+        self.record.ended_s = round(self.now(), 3)
+        self.writer.close()
+        write_run(self.record_path, self.record)
+
+    def _launch(self, job: Job) -> None:
+        self.record.dispatched += 1
+        if len(self.pending) >= self.plan.max_in_flight:
+            verdict = Verdict("dropped", f"{self.plan.max_in_flight} requests were open already (max_in_flight)")
+            self._write(_row(job, None, None, None, None, verdict), None)
+            return
+        pending = Pending(job)
+        self.pending[job.arrival.index] = pending
+        greenlet = gevent.spawn(self._exchange, pending)
+        self.greenlets.add(greenlet)
+        greenlet.link(self.greenlets.discard)
+
+    def _exchange(self, pending: Pending) -> None:
+        job = pending.job
+        request = self.requests[job.scenario, job.era]
+        first_s: float | None = None
+        response: Any = None
+        body = b""
+        sent_s = pending.sent_s = self.now()
+        try:
+            response = self.http.request("POST", self.uri, body=request.body, headers=request.headers)
+            first_s = self.now()
+            body = bytes(response.read())
+            done_s = self.now()
+            verdict = None
+        except TimeoutError:
+            done_s = self.now()
+            verdict = Verdict("timeout", f"no answer within {self.plan.request_timeout_s:g} s")
+        except (OSError, HTTPConnectionClosed, HTTPParseError) as error:
+            done_s = self.now()
+            verdict = Verdict("connect_error", f"{type(error).__name__}: {error}"[:300])
+        if verdict is None:
+            if done_s - sent_s > self.plan.request_timeout_s:
+                verdict = Verdict("timeout", f"answered only after {done_s - sent_s:.1f} s")
+            else:
+                kind = response.get("content-type") or ""
+                verdict = judge_answer(SCENARIOS[job.scenario], response.get_code(), str(kind), body)
+        if self.pending.pop(job.arrival.index, None) is None:
+            return  # the run ended while the answer was being read; its row says in_flight
+        self._write(_row(job, sent_s, first_s, done_s, response, verdict, len(body)), verdict)
+
+    def _record_open(self, pending: Pending) -> None:
+        self.pending.pop(pending.job.arrival.index, None)
+        now_s = self.now()
+        verdict = Verdict(
+            "in_flight", f"unanswered when the run ended, {now_s - pending.job.at_s:.1f} s after its time"
+        )
+        row = _row(pending.job, pending.sent_s, None, now_s, None, verdict)
+        self._write(row, verdict)
+
+    def _write(self, row: Row, verdict: Verdict | None) -> None:
+        self.writer.write(row)
+        self.counts[row.outcome] = self.counts.get(row.outcome, 0) + 1
+        if row.cold:
+            self.counts["cold"] = self.counts.get("cold", 0) + 1
+        fire: Any = self.environment.events.request.fire
+        fire(
+            request_type=row.era,
+            name=row.scenario,
+            response_time=row.latency_ms or 0.0,
+            response_length=row.bytes or 0,
+            exception=None if row.outcome == "ok" else FailedAnswer(f"{row.outcome}: {row.error}"),
+            context={},
+        )
+
+    def _watch(self) -> None:
+        """Once a second: this process's CPU share, what was written put on disk, and a line for the person waiting."""
+        cpu, clock = time.process_time(), time.monotonic()
+        show = self.record.role == "local" and self.plan.duration_s > 2
+        while True:
+            gevent.sleep(1.0)
+            next_cpu, next_clock = time.process_time(), time.monotonic()
+            self.record.cpu_share.append(round((next_cpu - cpu) / (next_clock - clock), 3))
+            cpu, clock = next_cpu, next_clock
+            self.writer.flush()
+            if show:
+                _show_progress(self)
+
+
+def _row(
+    job: Job,
+    sent_s: float | None,
+    first_s: float | None,
+    done_s: float | None,
+    response: Any,
+    verdict: Verdict,
+    size: int | None = None,
+) -> Row:
+    header = (lambda name: None) if response is None else response.get
+    invocation = _whole(header("x-lambda-invocation"))
+    timing = header("server-timing")
+    intended_s = job.arrival.at_s
+    return Row(
+        index=job.arrival.index,
+        stage=job.arrival.stage,
+        scenario=job.scenario,
+        era=job.era,
+        intended_s=round(intended_s, 6),
+        sent_s=_rounded(sent_s),
+        first_byte_s=_rounded(first_s),
+        done_s=None if verdict.outcome == "in_flight" else _rounded(done_s),
+        latency_ms=None if done_s is None else round((done_s - intended_s) * 1000, 3),
+        service_ms=None if done_s is None or sent_s is None else round((done_s - sent_s) * 1000, 3),
+        status=None if response is None else response.get_code(),
+        outcome=verdict.outcome,
+        error=verdict.error or None,
+        lambda_request_id=header("x-lambda-request-id"),
+        environment_id=header("x-lambda-environment-id"),
+        invocation=invocation,
+        init_type=header("x-lambda-init-type"),
+        cold=None if invocation is None else invocation == 1,
+        server_timing=parse_server_timing(timing) if timing else None,
+        bytes=size,
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
+
+
+def _whole(text: Any) -> int | None:
+    try:
+        return int(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def _show_progress(drive: Drive) -> None:
+    now_s, counts = max(0.0, drive.now()), drive.counts
+    done = sum(n for outcome, n in counts.items() if outcome != "cold")
+    failed = done - counts.get("ok", 0)
+    text = (
+        f"load: {min(now_s, drive.plan.duration_s):.0f}/{drive.plan.duration_s:.0f} s · "
+        f"{drive.record.dispatched}/{drive.record.planned} sent · {len(drive.pending)} open · "
+        f"{counts.get('ok', 0)} ok · {failed} not ok · {counts.get('cold', 0)} cold"
+    )
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    elif len(drive.record.cpu_share) % 5 == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+_drive: Drive | None = None
+
+
+class Dispatcher(FastHttpUser):
+    """The one user of a process. It sends the whole schedule of this process from one greenlet."""
+
+    insecure = False
+    ssl_context_factory = staticmethod(gevent.ssl.create_default_context)
+
+    def __init__(self, environment: Environment) -> None:
+        if _drive is not None:
+            self.concurrency = _drive.plan.max_in_flight
+            self.network_timeout = self.connection_timeout = _drive.plan.request_timeout_s
+        super().__init__(environment)
+
+    @task
+    def dispatch(self) -> None:
+        drive = _drive
+        if drive is None or drive.http is not None:
+            raise StopUser  # a second user in this process has nothing to send: rates come from the plan, not from -u
+        drive.run(self)
+        _announce_end(self.environment)
+        raise StopUser
+
+
+def _add_arguments(parser: Any) -> None:
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="Highest arrival rate per second, instead of the profile's"
+    )
+    parser.add_argument("--duration", type=float, default=0.0, help="Seconds the plan lasts, instead of the profile's")
+    parser.add_argument("--out", default="", help="Directory for the raw records (default out/load-<UTC time>)")
+    parser.add_argument(
+        "--plan-json", default="", include_in_web_ui=False, help="A whole plan as JSON, instead of --profile"
+    )
+    parser.add_argument(
+        "--raw-only", action="store_true", default=False, help="Leave reports and verdict to the caller"
+    )
+
+
+def _prepare(environment: Environment, **_: Any) -> None:
+    """Settles the plan before anything starts, so that a mistake in it ends Locust with one sentence and code 2."""
+    options = environment.parsed_options
+    if options is None or isinstance(environment.runner, WorkerRunner):
+        return
+    try:
+        check_endpoint(environment.host)
+        if not options.plan_json:
+            # Workers are sent the master's options, but not Locust's own --profile: the plan travels as JSON instead.
+            plan = load_plan(options.profile or "smoke").scaled(options.rate or None, options.duration or None)
+            options.plan_json = plan.model_dump_json()
+    except (PlanError, SettingsError) as error:
+        print(f"load: {error}", file=sys.stderr)
+        os._exit(2)  # Locust swallows SystemExit raised in a listener and would go on with exit code 0
+    if not options.out:
+        options.out = f"out/load-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    if isinstance(environment.runner, MasterRunner) and options.num_users is None:
+        options.num_users = options.expect_workers  # one dispatcher for each worker
+
+
+def _begin(environment: Environment, **_: Any) -> None:
+    global _drive
+    options, runner = environment.parsed_options, environment.runner
+    assert options is not None
+    plan = parse_plan(json.loads(options.plan_json), "--plan-json")
+    endpoint = check_endpoint(environment.host)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    worker = isinstance(runner, WorkerRunner)
+    distributed = worker or isinstance(runner, MasterRunner)
+    index = runner.worker_index if isinstance(runner, WorkerRunner) else 0
+    workers = max(1, options.expect_workers) if distributed else 1
+    total = plan.planned()
+    record = RunRecord(
+        role="worker" if worker else "master" if distributed else "local",
+        worker_index=index,
+        workers_expected=workers,
+        profile=plan.profile,
+        endpoint=without_secrets(endpoint),
+        plan=plan.model_dump(mode="json"),
+        versions={"python": platform.python_version(), "locust": version("locust"), "gevent": version("gevent")},
+        anchor_unix_s=time.time(),
+        planned=len(range(index, total, workers)) if worker else total,
+    )
+    record_path = out / (f"run-w{index}.json" if worker else "run.json")
+    write_run(record_path, record)
+    if isinstance(runner, MasterRunner):
+        _follow_workers(runner, record, record_path)
+        return
+    api_key = setting("MCP_API_KEY")
+    _drive = Drive(
+        environment=environment,
+        plan=plan,
+        endpoint=endpoint,
+        out=out,
+        record=record,
+        record_path=record_path,
+        writer=RowWriter(out / (f"requests-w{index}.jsonl" if worker else "requests.jsonl")),
+        requests={
+            (name, era): build_request(SCENARIOS[name], era, api_key) for name in plan.scenarios for era in plan.eras
+        },
+    )
+
+
+def _follow_workers(runner: MasterRunner, record: RunRecord, path: Path) -> None:
+    """The master ends the run when every worker has closed its books, and keeps count of those that never will."""
+    done: set[str] = set()
+
+    def note(environment: Environment, msg: Any, **_: Any) -> None:
+        done.add(msg.node_id)
+        record.dispatched += int(msg.data["dispatched"])
+        record.workers_seen = len(done)
+        write_run(path, record)
+
+    def wait() -> None:
+        while len(done) < record.workers_expected and runner.worker_count > 0:
+            gevent.sleep(0.2)
+        record.workers_seen = len(done)
+        record.ended = "complete" if len(done) == record.workers_expected else "stopped"
+        record.ended_s = round(time.time() - record.anchor_unix_s, 3)
+        write_run(path, record)
+        runner.quit()
+
+    record.workers_seen = 0
+    runner.register_message("dispatch_done", note)
+    gevent.spawn_later(2.0, wait)
+
+
+def _announce_end(environment: Environment) -> None:
+    """The plan is done: end a headless run; with the web UI only stop, so that its page stays."""
+    runner = environment.runner
+    assert runner is not None
+    if isinstance(runner, WorkerRunner):
+        dispatched = _drive.record.dispatched if _drive is not None else 0
+        runner.send_message("dispatch_done", {"dispatched": dispatched})
+    elif environment.web_ui is None:
+        gevent.spawn(runner.quit)
+    else:
+        gevent.spawn(runner.stop)
+
+
+def _stop(**_: Any) -> None:
+    if _drive is not None:
+        _drive.finish("stopped")
+
+
+def _end(environment: Environment, **_: Any) -> None:
+    """Closes the books of a run cut short, and makes the verdict Locust's exit code: its own 0 means nothing."""
+    global _drive
+    options = environment.parsed_options
+    if _drive is not None:
+        _drive.finish("stopped")
+    if options is None or isinstance(environment.runner, WorkerRunner):
+        return
+    if options.raw_only:
+        logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)  # its tables; ours come from the rows
+        environment.process_exit_code = 0
+        return
+    from load.report import write_reports  # numpy and matplotlib are not wanted in the process while it sends
+
+    try:
+        summary = write_reports(Path(options.out))
+    except ValueError as error:
+        print(f"load: {error}", file=sys.stderr)
+        environment.process_exit_code = 4
+        return
+    print(f"load: {summary.verdict}; raw rows and reports in {options.out}", file=sys.stderr)
+    environment.process_exit_code = summary.exit_code
+
+
+_hooks: Any = events  # Locust's hooks carry no types
+_hooks.init_command_line_parser.add_listener(_add_arguments)
+_hooks.init.add_listener(_prepare)
+_hooks.test_start.add_listener(_begin)
+_hooks.test_stop.add_listener(_stop)
+_hooks.quitting.add_listener(_end)

@@ -1,0 +1,277 @@
+"""One self-contained HTML page of a run: verdict, tables and plots as inline SVG. Needs no network and no script.
+
+Plots are drawn once in the text colour of the page, so that they read in light and in dark.
+"""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from load.percentiles import distribution
+from load.report import latency_cells, observed
+from load.rows import Row
+from load.summary import Summary, temperature, timed
+
+INK = "#0a0b0c"
+"""Stands for the page's text colour in a drawn SVG, and is replaced by currentColor."""
+
+COLOURS = {"warm": "#2f7ed8", "cold": "#e4781f", "unknown": "#8a8f98", "failed": "#d33a49"}
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8883; --soft: #8882; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem;
+       color: #1a1c1f; background: #fff; }
+@media (prefers-color-scheme: dark) { body { color: #e6e8eb; background: #15171a; } }
+h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+.verdict { display: inline-block; padding: .1rem .6rem; border-radius: .4rem; color: #fff; font-weight: 600; }
+.passed { background: #23803f; } .failed, .unreachable { background: #c22f3d; }
+.inconclusive, .interrupted { background: #a86400; }
+table { border-collapse: collapse; width: 100%; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); }
+th { text-align: left; font-weight: 600; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+tr.total { background: var(--soft); } .wide { overflow-x: auto; } .note { opacity: .75; }
+figure { margin: 0; } svg { width: 100%; height: auto; } code { font-size: .92em; }
+"""
+
+
+def page(summary: Summary, rows: Sequence[Row]) -> str:
+    """The whole document."""
+    started = f"{summary.started_at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    counts = summary.counts
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<title>Load {escape(summary.profile)}: {summary.verdict}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>Load {escape(summary.profile)} <span class='verdict {summary.verdict}'>{summary.verdict}</span></h1>",
+        f"<p>{escape(summary.reason)}.</p>",
+        f"<p class='note'>{escape(summary.endpoint)} · {started} · {summary.duration_s:g} s · seed {summary.seed}</p>",
+        f"<p>{counts.sent} of {counts.planned} planned requests sent ({summary.rates.sent_per_s:g} of "
+        f"{summary.rates.intended_per_s:g}/s), {counts.ok} good, {counts.errors} failed, {counts.dropped} dropped, "
+        f"{counts.in_flight} unanswered; {counts.cold} cold, {counts.warm} warm, "
+        f"{counts.environments} environments.</p>",
+        "<h2>Thresholds</h2>",
+        _gate(summary),
+        "<h2>The generator</h2>",
+        _fitness(summary),
+        "<h2>Latency from the intended time</h2>",
+        _latencies(summary),
+        _figure("Latency over time", lambda axes: _plot_time(axes, rows)),
+        _figure("Percentile spectrum", lambda axes: _plot_spectrum(axes, rows)),
+        _figure("Arrivals each second and requests open", lambda axes: _plot_concurrency(axes, rows)),
+    ]
+    if any(row.cold for row in rows):
+        parts.append(_figure("Cold starts: init against what the caller waited", lambda axes: _plot_cold(axes, rows)))
+    parts += ["<h2>Stages</h2>", _stages(summary)]
+    if summary.errors:
+        parts += ["<h2>Failures</h2>", _errors(summary)]
+    parts.append(
+        f"<p class='note'>{escape(' · '.join(f'{k} {v}' for k, v in summary.versions.items()))}</p></body></html>"
+    )
+    return "\n".join(part for part in parts if part)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[int], total: bool = False) -> str:
+    def cells(tag: str, row: Sequence[str]) -> str:
+        return "".join(f"<{tag}{' class=n' if i in numbers else ''}>{cell}</{tag}>" for i, cell in enumerate(row))
+
+    body = "".join(
+        f"<tr{' class=total' if total and i == 0 else ''}>{cells('td', row)}</tr>" for i, row in enumerate(rows)
+    )
+    return f"<div class='wide'><table><thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _gate(summary: Summary) -> str:
+    rows = [
+        (
+            f"<code>{escape(one.threshold)}</code>",
+            _badge(one.verdict, one.verdict),
+            observed(one),
+            str(one.n),
+            escape(one.reason),
+        )
+        for one in summary.gate
+    ]
+    return _table(("threshold", "verdict", "observed", "n", "note"), rows, {2, 3})
+
+
+def _badge(kind: str, text: str) -> str:
+    return f"<span class='verdict {kind}'>{text}</span>"
+
+
+def _fitness(summary: Summary) -> str:
+    rows = [
+        (
+            escape(check.check),
+            _badge("passed", "fit") if check.fit else _badge("inconclusive", "unfit"),
+            "–" if check.observed is None else f"{check.observed:g}",
+            "–" if check.limit is None else f"{check.limit:g}",
+            escape(check.reason),
+        )
+        for check in summary.fitness
+    ]
+    return _table(("check", "", "observed", "limit", "note"), rows, {2, 3})
+
+
+def _latencies(summary: Summary) -> str:
+    rows = [
+        (
+            escape(group.scenario),
+            group.temperature,
+            str(group.requests),
+            str(group.errors),
+            *latency_cells(group.latency_ms),
+        )
+        for group in summary.groups
+    ]
+    head = ("scenario", "temperature", "n", "failed", "p50", "p90", "p95", "p99", "max")
+    note = "<p class='note'>ms; ~ marks a percentile that so few requests cannot carry.</p>"
+    return _table(head, rows, set(range(2, 9)), total=True) + note
+
+
+def _stages(summary: Summary) -> str:
+    rows = [
+        (escape(stage.stage), str(stage.requests), str(stage.errors), str(stage.cold), *latency_cells(stage.latency_ms))
+        for stage in summary.stages
+    ]
+    return _table(("stage", "n", "failed", "cold", "p50", "p90", "p95", "p99", "max"), rows, set(range(1, 9)))
+
+
+def _errors(summary: Summary) -> str:
+    rows = [
+        (escape(kind.outcome), str(kind.count), escape(kind.error), escape(kind.example_request_id or ""))
+        for kind in summary.errors
+    ]
+    return _table(("outcome", "count", "says", "example request id"), rows, {1})
+
+
+def _figure(title: str, draw: Callable[[Axes], bool]) -> str:
+    """A titled plot as inline SVG; nothing when `draw` had nothing to show."""
+    style: dict[Any, Any] = {
+        "text.color": INK,
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "svg.fonttype": "none",
+        "svg.hashsalt": title,
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(10, 3.6), layout="constrained")
+        axes = figure.subplots()
+        if not draw(axes):
+            return ""
+        axes.grid(True, alpha=0.25)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, dpi=150, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r'id="([^"]+)"', lambda m: f'id="{_slug(title)}-{m[1]}"', svg)
+    svg = re.sub(r"(#)((?:m|p|image|C)[0-9a-f_]+|[A-Za-z]+_[0-9]+)\b", lambda m: f"#{_slug(title)}-{m[2]}", svg)
+    return f"<h2>{escape(title)}</h2><figure role='img' aria-label='{escape(title)}'>{svg}</figure>"
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z]+", "-", title.lower()).strip("-")
+
+
+def _plot_time(axes: Axes, rows: Sequence[Row]) -> bool:
+    timed_rows = [row for row in rows if row.latency_ms is not None]
+    if not timed_rows:
+        return False
+    for kind, marker in (("warm", "."), ("unknown", "."), ("cold", "^"), ("failed", "x")):
+        chosen = [row for row in timed_rows if ("failed" if row.outcome != "ok" else temperature(row)) == kind]
+        if chosen:
+            x, y = [row.intended_s for row in chosen], [max(row.latency_ms or 0.0, 0.05) for row in chosen]
+            size = 12 if marker == "." else 28
+            axes.scatter(
+                x,
+                y,
+                s=size,
+                marker=marker,
+                color=COLOURS[kind],
+                label=f"{kind} ({len(chosen)})",
+                rasterized=len(x) > 2000,
+            )
+    axes.set_yscale("log")
+    axes.set_xlabel("intended time, s")
+    axes.set_ylabel("latency, ms")
+    axes.legend(frameon=False, ncols=4, loc="upper right")
+    return True
+
+
+def _plot_spectrum(axes: Axes, rows: Sequence[Row]) -> bool:
+    """Latency against how rare it is: 90 %, 99 %, 99.9 % at equal distances, as HDR plots have it."""
+    drawn = False
+    for kind in ("warm", "unknown", "cold"):
+        values = np.sort(timed([row for row in rows if temperature(row) == kind], lambda row: row.latency_ms))
+        if len(values) < 2:
+            continue
+        beyond = 1 - (np.arange(len(values)) + 0.5) / len(values)
+        axes.step(1 / beyond, values, where="post", color=COLOURS[kind], label=f"{kind} (n={len(values)})")
+        drawn = True
+    if not drawn:
+        return False
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    ticks = [(1, "min"), (2, "50 %"), (10, "90 %"), (20, "95 %"), (100, "99 %"), (1000, "99.9 %"), (10000, "99.99 %")]
+    _, right = axes.get_xlim()
+    shown = [tick for tick in ticks if tick[0] <= right]
+    axes.set_xticks([x for x, _ in shown], [label for _, label in shown])
+    axes.minorticks_off()
+    axes.set_xlabel("percentile")
+    axes.set_ylabel("latency, ms")
+    axes.legend(frameon=False)
+    return True
+
+
+def _plot_concurrency(axes: Axes, rows: Sequence[Row]) -> bool:
+    sent = [row for row in rows if row.sent_s is not None]
+    if not sent:
+        return False
+    last_s = max(max(row.intended_s for row in rows), max((row.done_s or 0.0) for row in sent))
+    edges = np.arange(0, max(1, int(np.ceil(last_s))) + 1)
+    arrivals, _ = np.histogram([row.intended_s for row in rows], bins=edges)
+    axes.stairs(arrivals, edges, color=COLOURS["unknown"], label="arrivals each second")
+    changes = sorted(
+        [(row.sent_s or 0.0, 1) for row in sent] + [(row.done_s, -1) for row in sent if row.done_s is not None]
+    )
+    moments = np.asarray([moment for moment, _ in changes])
+    open_now = np.cumsum([change for _, change in changes])
+    axes.step(moments, open_now, where="post", color=COLOURS["warm"], label="requests open", linewidth=1)
+    seen: set[str] = set()
+    points = []
+    for row in sorted((row for row in sent if row.done_s is not None), key=lambda row: row.done_s or 0.0):
+        if row.environment_id and row.environment_id not in seen:
+            seen.add(row.environment_id)
+            points.append((row.done_s or 0.0, len(seen)))
+    if points:
+        axes.step(*zip(*points, strict=True), where="post", color=COLOURS["cold"], label="environments seen")
+    axes.set_xlabel("time, s")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, ncols=3)
+    return True
+
+
+def _plot_cold(axes: Axes, rows: Sequence[Row]) -> bool:
+    points = [(init, row.latency_ms) for row in rows if row.cold and row.latency_ms and (init := row.timing("init"))]
+    if not points:
+        return False
+    axes.scatter([x for x, _ in points], [y for _, y in points], color=COLOURS["cold"], marker="^", s=28, label="cold")
+    warm = distribution(timed([row for row in rows if row.cold is False], lambda row: row.latency_ms))
+    if warm is not None:
+        axes.axhline(warm.p50, color=COLOURS["warm"], linewidth=1, label=f"warm median {warm.p50:.0f} ms")
+    axes.set_xlabel("init, ms (Server-Timing)")
+    axes.set_ylabel("latency, ms")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return True

@@ -1,0 +1,163 @@
+"""A load plan: stages, mix, limits and thresholds, read from a profile in YAML and the flags of a run.
+
+It only reads and validates; what is sent is decided by `arrivals` and `scenarios`, what it means by `gate`.
+"""
+
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+
+from load.arrivals import Arrival, Stage, schedule, total_s
+from load.scenarios import ERAS, SCENARIOS
+
+PROFILES = Path(__file__).parent / "profiles"
+THRESHOLDS = Path(__file__).parent / "thresholds.yaml"
+
+type Weights = Annotated[dict[str, PositiveInt], Field(min_length=1)]
+
+
+class PlanError(ValueError):
+    """A plan that cannot be run; the message names the file, the value and what to write instead."""
+
+
+class Limits(BaseModel):
+    """Beyond these the generator, not the endpoint, decided the numbers, and the run is inconclusive.
+
+    Sources: the send lag and CPU limits are those measured to keep an open-loop Locust truthful (a dispatcher that
+    lags 5 ms at p99 still holds 2,000/s on one core; at 3,000/s it lags 222 ms and its percentiles are fiction).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    send_lag_p99_ms: PositiveFloat = 10.0
+    send_lag_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.05, description="A lag below this share of the median service time is also accepted."
+    )
+    dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.001
+    cpu_share: Annotated[float, Field(gt=0, le=1)] = 0.90
+
+
+class Plan(BaseModel):
+    """Everything that decides a run but the endpoint. One plan and seed: the same requests at the same times."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    profile: str
+    description: str = ""
+    seed: int = 1
+    stages: Annotated[list[Stage], Field(min_length=1)]
+    scenarios: Weights
+    eras: Weights
+    request_timeout_s: PositiveFloat = 30.0
+    drain_s: Annotated[float, Field(ge=0)] = 30.0
+    max_in_flight: PositiveInt = 1000
+    budget_requests: PositiveInt = 10_000
+    limits: Limits = Limits()
+    thresholds: list[str] = Field(default_factory=list)
+
+    @field_validator("scenarios")
+    @classmethod
+    def _known_scenarios(cls, weights: dict[str, int]) -> dict[str, int]:
+        return _known(weights, tuple(SCENARIOS), "scenario")
+
+    @field_validator("eras")
+    @classmethod
+    def _known_eras(cls, weights: dict[str, int]) -> dict[str, int]:
+        return _known(weights, ERAS, "era")
+
+    @property
+    def duration_s(self) -> float:
+        return total_s(self.stages)
+
+    def arrivals(self) -> Iterator[tuple[Arrival, str, str]]:
+        """Every arrival with its scenario and era. Proportions hold in every full deck, not only on average."""
+        scenarios = _deck(self.scenarios, random.Random(f"{self.seed}/scenarios"))
+        eras = _deck(self.eras, random.Random(f"{self.seed}/eras"))
+        for arrival in schedule(self.stages, self.seed):
+            yield arrival, next(scenarios), next(eras)
+
+    def planned(self) -> int:
+        """How many arrivals the plan has; walks the schedule, so call it once."""
+        return sum(1 for _ in schedule(self.stages, self.seed))
+
+    def scaled(self, rate_per_s: float | None = None, duration_s: float | None = None) -> Self:
+        """The same shape with its highest rate at `rate_per_s` and its whole length `duration_s`."""
+        rate = 1.0 if rate_per_s is None else rate_per_s / max(stage.peak_per_s for stage in self.stages)
+        time = 1.0 if duration_s is None else duration_s / self.duration_s
+        return self.model_copy(update={"stages": [stage.scaled(rate, time) for stage in self.stages]})
+
+
+def profile_names() -> list[str]:
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def load_plan(profile: str, thresholds_file: Path = THRESHOLDS) -> Plan:
+    """The plan of a profile's name, or of a path to a YAML file.
+
+    Thresholds are the profile's own and those `thresholds_file` lists for it. Raises PlanError.
+    """
+    path = PROFILES / f"{profile}.yaml"
+    if not path.is_file():
+        path = Path(profile)
+    if not path.is_file():
+        raise PlanError(f"there is no profile {profile!r}; use one of {', '.join(profile_names())}, or a YAML file")
+    document = _read_yaml(path)
+    document.setdefault("profile", path.stem)
+    own = document.get("thresholds") or []
+    if not isinstance(own, list):
+        raise PlanError(f"{path}: thresholds must be a list of lines like 'p95(latency) < 800ms'")
+    document["thresholds"] = [*own, *_thresholds_for(str(document["profile"]), thresholds_file)]
+    return parse_plan(document, str(path))
+
+
+def parse_plan(document: Mapping[str, object], source: str) -> Plan:
+    """A plan from a mapping; `source` is named in the PlanError it may raise."""
+    try:
+        return Plan.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the plan"
+        message = first["msg"].removeprefix("Value error, ")
+        raise PlanError(f"{source}: {where}: {message} (got {str(first['input'])[:80]})") from error
+
+
+def _thresholds_for(profile: str, path: Path) -> list[str]:
+    lists = _read_yaml(path)
+    chosen: list[str] = []
+    for name in ("every", profile):
+        lines = lists.get(name) or []
+        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            raise PlanError(f"{path}: {name} must be a list of lines like 'p95(latency) < 800ms'")
+        chosen.extend(lines)
+    return chosen
+
+
+def _read_yaml(path: Path) -> dict[str, object]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise PlanError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(document, dict):
+        raise PlanError(f"{path} must hold a mapping of names to values")
+    return document
+
+
+def _known(weights: dict[str, int], names: tuple[str, ...], what: str) -> dict[str, int]:
+    unknown = sorted(set(weights) - set(names))
+    if unknown:
+        raise ValueError(f"there is no {what} {unknown[0]!r}; use {', '.join(names)}")
+    return weights
+
+
+def _deck(weights: Mapping[str, int], rng: random.Random) -> Iterator[str]:
+    """Endless draws; each run of sum(weights) draws holds every name exactly as often as its weight says."""
+    cards = [name for name, weight in sorted(weights.items()) for _ in range(weight)]
+    while True:
+        rng.shuffle(cards)
+        yield from cards

@@ -1,0 +1,55 @@
+"""Where the endpoint and its key come from: flag, then environment, then `.env`. Never prints either's secret part."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+DOT_ENV_NAMES = ("MCP_ENDPOINT_URL", "MCP_API_KEY")
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message says which and what to do."""
+
+
+def read_dot_env(path: Path = Path(".env")) -> dict[str, str]:
+    """The settings of this room and AWS_* from a `.env` file of NAME=value lines; {} when there is no such file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    pairs = (line.strip().removeprefix("export ").partition("=") for line in text.splitlines())
+    return {
+        name.strip(): value.strip().strip("'\"")
+        for name, equals, value in pairs
+        if equals and (name.strip() in DOT_ENV_NAMES or name.strip().startswith("AWS_"))
+    }
+
+
+def setting(name: str, environment: Mapping[str, str] = os.environ, dot_env: Path = Path(".env")) -> str | None:
+    """A setting from the environment, else from `.env`, else None. An empty value counts as absent."""
+    return environment.get(name) or read_dot_env(dot_env).get(name) or None
+
+
+def check_endpoint(url: str | None) -> str:
+    """The endpoint URL when it can be called. Raises SettingsError."""
+    if not url:
+        raise SettingsError("no endpoint: give its URL, or set MCP_ENDPOINT_URL (…/{stage}/lambda/mcp/)")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(f"{url!r} is not an endpoint; give a URL that starts with http:// or https://")
+    if parts.username or parts.password:
+        raise SettingsError("the endpoint URL holds credentials; take them out and set MCP_API_KEY")
+    return url
+
+
+def without_secrets(url: str) -> str:
+    """The URL fit for a report: no user, password or query."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    netloc = f"[{host}]" if ":" in host else host
+    return urlunsplit((parts.scheme, netloc + (f":{parts.port}" if parts.port else ""), parts.path, "", ""))
+
+
+def is_loopback(url: str) -> bool:
+    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
