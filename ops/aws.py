@@ -1,0 +1,142 @@
+"""boto3 clients made from flags, environment and `.env`, and AWS's refusals turned into one sentence.
+
+It must not print or keep credentials; on a loopback endpoint without any it uses made-up ones, as the local stack asks.
+"""
+
+import os
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.config
+import botocore.exceptions
+
+from ops.failures import OpsError, Unreachable, UsageError
+
+if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_logs import CloudWatchLogsClient
+
+_DOTENV_NAMES = ("MCP_ENDPOINT_URL", "MCP_API_KEY", "P_FN_NAME", "P_FN_MEMORY", "P_FN_TIMEOUT", "OPS_LOG_GROUP")
+_REFUSED = {
+    "AccessDenied",
+    "AccessDeniedException",
+    "UnrecognizedClientException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "MissingAuthenticationToken",
+    "OptInRequired",
+}
+THROTTLED = {"ThrottlingException", "Throttling", "TooManyRequestsException", "LimitExceededException"}
+# What botocore raises when a connection cannot be made, or is lost.
+NO_ANSWER = (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError)
+# Ours is the retrying: one pace for the whole command, and a person who can see it.
+_CONFIG = botocore.config.Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where to look: `endpoint_url` None is AWS itself; `region_is_default` says that nobody configured one."""
+
+    region: str
+    endpoint_url: str | None
+    profile: str | None
+    region_is_default: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the endpoint is on this machine, where AWS's quotas do not hold."""
+        return urlsplit(self.endpoint_url or "").hostname in {"127.0.0.1", "localhost", "::1"}
+
+
+def read_dotenv(path: Path, environ: MutableMapping[str, str]) -> None:
+    """Adds to `environ` what `.env` says of our own and AWS's names, never over what is already set."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        name = name.strip()
+        if equals and not name.startswith("#") and (name in _DOTENV_NAMES or name.startswith("AWS_")):
+            environ.setdefault(name, value.strip().strip("'\""))
+
+
+def find_account(region: str | None, profile: str | None, endpoint_url: str | None) -> Account:
+    """The account of these flags, else of the environment as boto3 reads it. Raises UsageError without a region."""
+    try:
+        session = boto3.Session(profile_name=profile)
+    except botocore.exceptions.ProfileNotFound as problem:
+        raise UsageError(f"{problem}; name one of ~/.aws/config with --profile or AWS_PROFILE.") from None
+    endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or None
+    found = region or os.environ.get("AWS_REGION") or session.region_name
+    if not found and not endpoint_url:
+        raise UsageError("No AWS region is configured; give --region or set AWS_REGION, for example us-east-1.")
+    return Account(found or "us-east-1", endpoint_url, profile, region_is_default=not found)
+
+
+def logs_client(account: Account) -> "CloudWatchLogsClient":
+    """A CloudWatch Logs client that leaves retrying to us."""
+    with aws_sentences(account):
+        return _session(account).client("logs", endpoint_url=account.endpoint_url, config=_CONFIG)
+
+
+def lambda_client(account: Account) -> "LambdaClient":
+    """A Lambda client with botocore's own retries, for its few calls, and time for a long invocation."""
+    config = botocore.config.Config(retries={"mode": "standard", "total_max_attempts": 4}, read_timeout=910)
+    with aws_sentences(account):
+        return _session(account).client("lambda", endpoint_url=account.endpoint_url, config=config)
+
+
+def _session(account: Account) -> boto3.Session:
+    session = boto3.Session(profile_name=account.profile, region_name=account.region)
+    if account.is_local and session.get_credentials() is None:
+        return boto3.Session("local", "local", region_name=account.region)
+    return session
+
+
+def error_code(problem: botocore.exceptions.ClientError) -> str:
+    """AWS's own name for what went wrong."""
+    return str(problem.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def aws_sentences(account: Account) -> Iterator[None]:
+    """Turns what boto3 raises inside into an OpsError: Unreachable for no answer and for refused credentials."""
+    where = account.endpoint_url or f"AWS in {account.region}"
+    try:
+        yield
+    except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError):
+        raise Unreachable(
+            f"No AWS credentials were found for {where}; set AWS_PROFILE or run `aws sso login`."
+        ) from None
+    except (botocore.exceptions.TokenRetrievalError, botocore.exceptions.SSOError) as problem:
+        raise Unreachable(f"The AWS login has ended ({problem}); run `aws sso login`.") from None
+    except botocore.exceptions.ClientError as problem:
+        raise _client_sentence(problem, where) from None
+    except (*NO_ANSWER, botocore.exceptions.InvalidRegionError, ValueError) as problem:
+        if isinstance(problem, ValueError) and "endpoint" not in str(problem).lower():
+            raise
+        raise Unreachable(
+            f"{where} does not answer ({problem}); check the region, the network or AWS_ENDPOINT_URL."
+        ) from None
+
+
+def _client_sentence(problem: botocore.exceptions.ClientError, where: str) -> OpsError:
+    code, operation = error_code(problem), problem.operation_name
+    message = problem.response.get("Error", {}).get("Message", "")
+    status = problem.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if code in _REFUSED or status in {401, 403}:
+        return Unreachable(f"{where} refused our credentials for {operation} ({code}: {message}); check AWS_PROFILE.")
+    if code in THROTTLED:
+        return Unreachable(f"{where} kept throttling {operation}; try again later or with a shorter --since.")
+    if code == "ResourceNotFoundException":
+        return UsageError(
+            f"{where} knows no such thing ({operation}: {message}); check --group, --function and the region."
+        )
+    return OpsError(f"{where} answered {operation} with {code or 'an error'}: {message}")

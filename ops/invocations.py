@@ -1,0 +1,284 @@
+"""Folds a range of log events into invocations and environments: columns for the many, lists for the few.
+
+It must not judge or print. What it could not place (an invocation without its REPORT, a line of no known shape) is
+counted, so that a report can say how much it rests on.
+"""
+
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops import records
+from ops.logs import LogEvent
+from ops.percentiles import Sample
+
+# What an invocation can fail by, the gravest first.
+FAILURES = ("timeout", "oom", "error")
+_FINE = {None, "success", "ok"}
+_REPORTS = ("REPORT ", '{"time"')
+_NAN = float("nan")
+_VERSION_IN_STREAM = re.compile(r"\[([^\]]+)\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that went wrong, with the line that says so.
+
+    `kind` is timeout, oom or error (the invocation failed), init (an environment did not come up) or logged (the code
+    wrote at level ERROR and went on).
+    """
+
+    kind: str
+    at_ms: int
+    group: str
+    stream: str
+    request_id: str | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Invocations:
+    """Reported invocations as columns of one length; times in epoch ms, durations in ms, memory in MB.
+
+    NaN is what a REPORT did not say. `outcomes` holds ok, timeout, oom or error.
+    """
+
+    request_ids: list[str]
+    ended_ms: Sample
+    streams: list[str]
+    duration_ms: Sample
+    billed_ms: Sample
+    memory_size_mb: Sample
+    max_memory_used_mb: Sample
+    init_ms: Sample
+    restore_ms: Sample
+    billed_restore_ms: Sample
+    outcomes: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.request_ids)
+
+    @property
+    def is_cold(self) -> NDArray[np.bool_]:
+        """Which invocations waited for an environment to initialise or to be restored."""
+        return ~(np.isnan(self.init_ms) & np.isnan(self.restore_ms))
+
+    @property
+    def occupied_ms(self) -> Sample:
+        """How long each invocation held its environment: init or restore, and duration."""
+        return self.duration_ms + np.nan_to_num(self.init_ms) + np.nan_to_num(self.restore_ms)
+
+    @property
+    def versions(self) -> list[str]:
+        """The function version of each invocation, as the name of its log stream tells it."""
+        known: dict[str, str] = {}
+        return [known.get(s) or known.setdefault(s, version_of_stream(s)) for s in self.streams]
+
+    def peak_concurrency(self) -> int:
+        """The largest number of invocations that were under way at one moment."""
+        if not len(self):
+            return 0
+        starts = np.sort(self.ended_ms - self.occupied_ms)
+        ends = np.sort(self.ended_ms)
+        under_way = np.arange(1, len(starts) + 1) - np.searchsorted(ends, starts, side="right")
+        return int(under_way.max())
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What a range of events held: the invocations, what went wrong, and how many lines of each kind."""
+
+    invocations: Invocations
+    problems: list[Problem]
+    lines: Counter[str]
+    violations: Counter[str]
+    unfinished: list[str]
+    environments: int
+    log_bytes: int
+    first_ms: int | None
+    last_ms: int | None
+    init_types: Counter[str]
+
+
+def version_of_stream(stream: str) -> str:
+    """The function version in a Lambda log stream's name, `2026/11/24/[7]0123...`; `?` if it is not named so."""
+    match = _VERSION_IN_STREAM.search(stream)
+    return match[1] if match else "?"
+
+
+def fold(events: Iterable[LogEvent]) -> Ledger:
+    """Reads `events` once, in the order of their streams, and keeps of each REPORT its numbers only."""
+    folding = _Folding()
+    for event in events:
+        folding.add(event)
+    return folding.ledger()
+
+
+class _Folding:
+    """The state of one pass: raw REPORT fields in columns, and what is under way on each stream."""
+
+    def __init__(self) -> None:
+        self.request_ids: list[str] = []
+        self.streams: list[str] = []
+        self.ended = array("d")
+        self.columns = tuple(array("d") for _ in range(7))  # Report's numbers, in its order
+        self.current: dict[str, str] = {}
+        self.started: dict[str, int] = {}
+        self.reported: set[str] = set()
+        self.problems: list[Problem] = []
+        self.lines: Counter[str] = Counter()
+        self.violations: Counter[str] = Counter()
+        self.init_types: Counter[str] = Counter()
+        self.stream_names: dict[str, str] = {}
+        self.log_bytes = 0
+        self.first: int | None = None
+        self.last: int | None = None
+
+    def add(self, event: LogEvent) -> None:
+        message, at = event.message, event.timestamp_ms
+        self.log_bytes += len(message) + 26  # CloudWatch adds 26 bytes an event to what it bills
+        if self.first is None or at < self.first:
+            self.first = at
+        if self.last is None or at > self.last:
+            self.last = at
+        if message.startswith("REPORT R") and (fields := records.report_fields(message)):
+            self._report_fields(event, fields)
+        else:
+            self._other(event, records.parse(message))
+
+    def _report_fields(self, event: LogEvent, fields: records.ReportFields) -> None:
+        duration, billed, size, used, init, restore, billed_restore, status, error_type = fields[1:10]
+        request_id: str = fields[0]  # type: ignore[assignment]
+        self._row(event, request_id, duration, billed, size, used, init, restore, billed_restore)
+        self._status(event, request_id, status, error_type)
+
+    def _row(self, event: LogEvent, request_id: str, *numbers: str | float | None) -> None:
+        self.lines["Report"] += 1
+        self.request_ids.append(request_id)
+        self.reported.add(request_id)
+        self.streams.append(self.stream_names.setdefault(event.stream, event.stream))
+        self.ended.append(event.timestamp_ms)
+        for column, number in zip(self.columns, numbers, strict=True):
+            column.append(_NAN if number is None else float(number))
+
+    def _status(self, event: LogEvent, request_id: str, status: str | None, error_type: str | None) -> None:
+        if status in _FINE:
+            return
+        kind = "timeout" if status == "timeout" else "oom" if "OutOfMemory" in (error_type or "") else "error"
+        self._problem(kind, event, request_id)
+
+    def _problem(self, kind: str, event: LogEvent, request_id: str | None, message: str | None = None) -> None:
+        text = event.message if message is None else message
+        self.problems.append(Problem(kind, event.timestamp_ms, event.group, event.stream, request_id, text.strip()))
+
+    def _other(self, event: LogEvent, record: records.Record) -> None:
+        if isinstance(record, records.Report):
+            self._report(event, record)
+            return
+        self.lines[type(record).__name__] += 1
+        match record:
+            case records.Start():
+                self.started[record.request_id] = event.timestamp_ms
+                self.current[event.stream] = record.request_id
+            case records.InitStart():
+                self.init_types[record.initialization_type or "unsaid"] += 1
+                self.current.pop(event.stream, None)
+            case records.TimedOut():
+                self._problem("timeout", event, record.request_id)
+            case records.ExitError():
+                self._problem("killed" if "signal: killed" in record.cause else "error", event, record.request_id)
+            case records.InitReport() | records.RestoreReport() if record.status not in _FINE:
+                self._problem("init", event, None)
+            case records.Text(level="ERROR" | "CRITICAL"):
+                # With an id it came from a logger; without one it is awslambdaric's uncaught exception.
+                kind = "logged" if record.request_id else "error"
+                self._problem(kind, event, record.request_id or self.current.get(event.stream))
+            case records.Logged():
+                self._logged(event, record)
+            case _:
+                pass
+
+    def _report(self, event: LogEvent, report: records.Report) -> None:
+        numbers = (report.duration_ms, report.billed_ms, report.memory_size_mb, report.max_memory_used_mb)
+        self._row(event, report.request_id, *numbers, report.init_ms, report.restore_ms, report.billed_restore_ms)
+        self._status(event, report.request_id, report.status, report.error_type)
+
+    def _logged(self, event: LogEvent, record: records.Logged) -> None:
+        violations = record.fields.get("violations")
+        if isinstance(violations, list):
+            self.violations.update(str(name) for name in violations)
+        if (record.level or "").upper() not in {"ERROR", "CRITICAL", "FATAL"}:
+            return
+        # awslambdaric writes an uncaught exception with errorMessage and no message.
+        kind = "error" if "errorMessage" in record.fields and "message" not in record.fields else "logged"
+        message = f"{record.error_type}: {record.message}" if record.error_type else record.message
+        self._problem(kind, event, record.request_id or self.current.get(event.stream), message)
+
+    def ledger(self) -> Ledger:
+        duration, billed, size, used, init, restore, billed_restore = map(_frozen, self.columns)
+        out_of_memory = self._ids_at_their_limit(used, size)
+        problems = _one_per_invocation(
+            replace(p, kind="oom" if p.request_id in out_of_memory else "error") if p.kind == "killed" else p
+            for p in self.problems
+        )
+        return Ledger(
+            invocations=Invocations(
+                request_ids=self.request_ids,
+                ended_ms=_frozen(self.ended),
+                streams=self.streams,
+                duration_ms=duration,
+                billed_ms=billed,
+                memory_size_mb=size,
+                max_memory_used_mb=used,
+                init_ms=init,
+                restore_ms=restore,
+                billed_restore_ms=billed_restore,
+                outcomes=self._outcomes(problems),
+            ),
+            problems=problems,
+            lines=self.lines,
+            violations=self.violations,
+            unfinished=[request_id for request_id in self.started if request_id not in self.reported],
+            environments=len(self.stream_names),
+            log_bytes=self.log_bytes,
+            first_ms=self.first,
+            last_ms=self.last,
+            init_types=self.init_types,
+        )
+
+    def _ids_at_their_limit(self, used: Sample, size: Sample) -> set[str]:
+        """Invocations whose memory was used up: before `Error Type` was written, the only sign of lack of memory."""
+        return {self.request_ids[i] for i in np.flatnonzero(used >= size * 0.97)}
+
+    def _outcomes(self, problems: list[Problem]) -> NDArray[np.str_]:
+        kinds = {p.request_id: p.kind for p in problems if p.kind in FAILURES}
+        outcomes = np.full(len(self.request_ids), "ok", dtype="U7")
+        if kinds:
+            for i, request_id in enumerate(self.request_ids):
+                if request_id in kinds:
+                    outcomes[i] = kinds[request_id]
+        return outcomes
+
+
+def _frozen(column: "array[float]") -> Sample:
+    return np.frombuffer(column) if column else np.empty(0)
+
+
+def _one_per_invocation(problems: Iterable[Problem]) -> list[Problem]:
+    """A timeout or a death shows in two or three lines: the gravest kind stays, with the line that says most."""
+    kept: dict[tuple[str, object], Problem] = {}
+    for number, problem in enumerate(problems):
+        is_failure = problem.kind in FAILURES and problem.request_id is not None
+        key = ("invocation", problem.request_id) if is_failure else ("line", number)
+        kept[key] = _graver(kept[key], problem) if key in kept else problem
+    return list(kept.values())
+
+
+def _graver(one: Problem, other: Problem) -> Problem:
+    kind = min(one.kind, other.kind, key=FAILURES.index)
+    return replace(other if one.message.startswith(_REPORTS) else one, kind=kind)

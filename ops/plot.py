@@ -1,0 +1,77 @@
+"""Draws a report's one picture: duration over time with cold starts marked, and memory below it.
+
+It must not compute figures of its own, nor need a display.
+"""
+
+from datetime import tzinfo
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.dates as mdates
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ops.invocations import FAILURES, Invocations
+from ops.percentiles import Sample
+from ops.times import of_ms
+
+# More points than this make a blot and a slow file: the plot then shows an even sample of the warm successes.
+MAX_POINTS = 20_000
+_COLOURS = {"warm": "#4878a8", "cold": "#e08214", "timeout": "#b2182b", "oom": "#762a83", "error": "#1a1a1a"}
+_MARKERS = {"warm": ".", "cold": "D", "timeout": "X", "oom": "P", "error": "x"}
+
+
+def draw(inv: Invocations, path: Path, zone: tzinfo, title: str) -> None:
+    """Writes the picture of `inv`, which must hold an invocation, to `path` as PNG, its times in `zone`."""
+    figure = Figure(figsize=(11, 7), dpi=110, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    figure.suptitle(title)
+    at = _dates(inv.ended_ms)
+    _durations(above, inv, at)
+    _memory(below, inv, at)
+    locator = mdates.AutoDateLocator(tz=zone)  # type: ignore[no-untyped-call]
+    below.xaxis.set_major_locator(locator)
+    below.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator, tz=zone))  # type: ignore[no-untyped-call]
+    below.set_xlabel(f"end of invocation, {of_ms(inv.ended_ms[-1], zone).tzname()}")
+    figure.savefig(path)
+
+
+def _dates(epoch_ms: Sample) -> Sample:
+    return epoch_ms / 86_400_000  # matplotlib counts days since 1970-01-01
+
+
+def _durations(axes: Axes, inv: Invocations, at: Sample) -> None:
+    failed = inv.outcomes != "ok"
+    kinds = {"warm": ~failed & ~inv.is_cold, "cold": ~failed & inv.is_cold}
+    kinds |= {kind: inv.outcomes == kind for kind in FAILURES}
+    for kind, here in kinds.items():
+        chosen = np.flatnonzero(here)
+        if not len(chosen):
+            continue
+        label = f"{kind} ({len(chosen)})"
+        if len(chosen) > MAX_POINTS:
+            chosen = chosen[:: len(chosen) // MAX_POINTS + 1]
+            label += f", every {len(np.flatnonzero(here)) // len(chosen)}th shown"
+        size = 12 if kind == "warm" else 34
+        axes.scatter(
+            at[chosen], inv.occupied_ms[chosen], s=size, c=_COLOURS[kind], marker=_MARKERS[kind], label=label, lw=1
+        )
+    axes.set_yscale("log")
+    axes.set_ylabel("duration incl. init or restore, ms")
+    axes.grid(alpha=0.25, which="both")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+
+
+def _memory(axes: Axes, inv: Invocations, at: Sample) -> None:
+    step = max(1, len(at) // MAX_POINTS)
+    order = np.argsort(at)[::step]
+    axes.plot(at[order], inv.max_memory_used_mb[order], ".", ms=3, color=_COLOURS["warm"], label="max used")
+    axes.step(at[order], inv.memory_size_mb[order], where="post", color=_COLOURS["timeout"], lw=1, label="size")
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("memory, MB")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)

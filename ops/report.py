@@ -1,0 +1,135 @@
+"""`ops report`: pulls a range of logs to disk, then makes every figure, table and picture from those files.
+
+It must not summarise what it has not written down first.
+"""
+
+import argparse
+import os
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ops import plot, tables
+from ops.command import (
+    Selection,
+    Surroundings,
+    add_account_flags,
+    add_group_flags,
+    add_range_flags,
+    run_folder,
+    selection_of,
+    with_progress,
+)
+from ops.failures import EXIT_PASS, Inconclusive, UsageError
+from ops.invocations import Ledger, fold
+from ops.logs import LATE_MS, read_events, write_events
+from ops.pricing import FREE_TMP_MB
+from ops.summary import summarise
+from ops.times import show
+
+HELP = "invocations, cold starts, durations, memory, errors and cost of a range"
+EXAMPLES = """examples:
+  python -m ops report                                  the last hour of the only Lambda log group
+  python -m ops report --since 2h30m --group /aws/lambda/code-interpreter
+  python -m ops report --since yesterday --until today --json > yesterday.json
+  AWS_ENDPOINT_URL=http://127.0.0.1:8080 python -m ops report     the local stack's logs
+  python -m ops report --from out/report-20261124T061500Z         the same report again, without AWS
+"""
+
+EVENTS = "events.jsonl"
+
+
+class Request(BaseModel):
+    """What a run asked for: where, which log groups, and the range [start, end)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    groups: list[str]
+    start: datetime
+    end: datetime
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `ops report`."""
+    add_group_flags(parser)
+    add_range_flags(parser)
+    parser.add_argument(
+        "--from", dest="from_run", metavar="DIR", help="make the report again from an earlier run's files"
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder for the files (default out/report-<UTC time>)")
+    parser.add_argument("--json", action="store_true", help="print summary.json instead of tables")
+    bill = parser.add_argument_group("what the bill depends on beside the logs")
+    bill.add_argument("--arch", choices=("x86_64", "arm64"), default="x86_64", help="architecture (default x86_64)")
+    bill.add_argument("--gateway", choices=("rest", "http", "none"), default="rest", help="API Gateway (default rest)")
+    bill.add_argument("--tmp-mb", type=float, default=FREE_TMP_MB, metavar="MB", help="ephemeral storage (default 512)")
+    add_account_flags(parser)
+
+
+def run(args: argparse.Namespace, around: Surroundings) -> int:
+    """Makes the report. Raises Inconclusive when no invocation was reported in the range."""
+    if args.from_run:
+        folder = Path(args.from_run)
+        asked = read_request(folder)
+    else:
+        selection = selection_of(args, around)
+        folder = run_folder(args.out, "report", around.now())
+        asked = pull_to(folder, selection, around)
+    ledger = fold(read_events(folder / EVENTS))
+    if not len(ledger.invocations):
+        raise Inconclusive(_nothing(ledger, asked, around))
+    summary = summarise(
+        ledger,
+        source=asked.source,
+        groups=asked.groups,
+        start=asked.start,
+        end=asked.end,
+        architecture=args.arch,
+        gateway=args.gateway,
+        tmp_mb=args.tmp_mb,
+    )
+    as_json = summary.model_dump_json(by_alias=True, indent=2) + "\n"
+    (folder / "summary.json").write_text(as_json, encoding="utf-8")
+    (folder / "summary.md").write_text(tables.markdown(summary, around.zone), encoding="utf-8")
+    plot.draw(ledger.invocations, folder / "report.png", around.zone, ", ".join(asked.groups))
+    around.out.write(as_json if args.json else tables.text(summary, around.zone, **_terminal(around)))
+    around.say(f"Files in {folder}: {EVENTS}, summary.json, summary.md, report.png")
+    return EXIT_PASS
+
+
+def pull_to(folder: Path, selection: Selection, around: Surroundings) -> Request:
+    """Writes the request and every event of `selection` to `folder`; what came stays there on Ctrl-C."""
+    asked = Request(source=selection.source, groups=list(selection.groups), start=selection.start, end=selection.end)
+    (folder / "request.json").write_text(asked.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with_progress(write_events(selection.batches(), folder / EVENTS), "events", around)
+    settled = around.now() - timedelta(milliseconds=LATE_MS)
+    if selection.end > settled and not selection.account.is_local:
+        around.say("CloudWatch may still receive events of the last 90 s; a later run of the same range tells.")
+    return asked
+
+
+def read_request(folder: Path) -> Request:
+    """What an earlier run asked for. Raises UsageError if `folder` holds no such run."""
+    try:
+        return Request.model_validate_json((folder / "request.json").read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        raise UsageError(f"{folder} holds no run of ops; name a folder with request.json and {EVENTS}.") from None
+
+
+def _nothing(ledger: Ledger, asked: Request, around: Surroundings) -> str:
+    span = f"from {show(asked.start, around.zone)} to {show(asked.end, around.zone)}"
+    if not ledger.lines:
+        return f"{', '.join(asked.groups)} has no events {span}; widen --since or call the function."
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(ledger.lines.items()))
+    return f"{', '.join(asked.groups)} has no finished invocation {span}, only {kinds}; widen --since."
+
+
+def _terminal(around: Surroundings) -> dict[str, Any]:
+    is_terminal = around.out.isatty()
+    return {
+        "colour": is_terminal and "NO_COLOR" not in os.environ,
+        "width": shutil.get_terminal_size((120, 24)).columns,
+    }

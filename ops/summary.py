@@ -1,0 +1,316 @@
+"""Turns folded invocations into the figures of a report, as one model that is also the schema of summary.json.
+
+It must not read logs, print or draw: everything here is computed from a `Ledger` and a range.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from ops import pricing
+from ops.invocations import FAILURES, Invocations, Ledger
+from ops.percentiles import Percentile, Sample, percentile, proportion_interval
+
+SCHEMA = "ops-report/1"
+QUANTILES = (0.5, 0.95, 0.99)
+# Less than this share of the memory left at the peak is worth a warning: one larger input away from being killed.
+SCARCE_HEADROOM = 0.10
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Range(_Model):
+    """What was asked for, [start, end), and the first and last event that were there."""
+
+    start: datetime
+    end: datetime
+    first_event: datetime | None
+    last_event: datetime | None
+
+
+class Rate(_Model):
+    """A count, its share of all invocations, and the 95 % Wilson interval of that share."""
+
+    count: int
+    share: float
+    low: float
+    high: float
+
+
+class Quantile(_Model):
+    """One percentile with its 95 % order-statistic interval; below `needed`, `value` is null and `refused` says why."""
+
+    name: str
+    needed: int
+    value: float | None
+    low: float | None
+    high: float | None
+    refused: str | None
+
+
+class Distribution(_Model):
+    """Percentiles of `n` measurements in ms, and the largest."""
+
+    n: int
+    quantiles: list[Quantile]
+    max: float | None
+
+
+class ColdRow(_Model):
+    """Cold starts of one version at one memory size; `init_type` is what made the environment ready."""
+
+    version: str
+    memory_mb: float | None
+    init_type: Literal["on-demand", "snap-start"]
+    cold: int
+    invocations: int
+    share: float
+
+
+class Memory(_Model):
+    """How much of one memory size was used: peaks in MB over its invocations, `headroom` what was left at the peak."""
+
+    size_mb: float
+    invocations: int
+    max_used_mb: float
+    p95_used_mb: float | None
+    headroom_mb: float
+    headroom_share: float
+
+
+class Concurrency(_Model):
+    """The most invocations under way at one moment, and how many environments (log streams) there were."""
+
+    peak: int
+    environments: int
+
+
+class CostSummary(_Model):
+    """Dollars at list prices; `init` is a part of `duration`; `left_out` is what the logs cannot show."""
+
+    total: float
+    per_million_invocations: float | None
+    duration: float
+    init: float
+    requests: float
+    tmp: float
+    gateway: float
+    snapstart: float
+    logs: float
+    billed_gb_seconds: float
+    architecture: str
+    gateway_kind: str
+    tmp_mb: float
+    prices_as_of: str
+    prices_region: str
+    prices_source: str
+    left_out: list[str]
+
+
+class Summary(_Model):
+    """The whole report; the `schema` field names its version."""
+
+    schema_: Literal["ops-report/1"] = Field(default="ops-report/1", alias="schema")
+    source: str
+    groups: list[str]
+    range: Range
+    invocations: int
+    failures: dict[str, Rate]
+    unfinished: int
+    failed_inits: int
+    cold: Rate
+    cold_by: list[ColdRow]
+    duration_ms: dict[str, Distribution]
+    init_ms: Distribution
+    restore_ms: Distribution
+    memory: list[Memory]
+    concurrency: Concurrency
+    blocked_operations: dict[str, int]
+    cost: CostSummary
+    lines: dict[str, int]
+    notes: list[str]
+
+
+def summarise(
+    ledger: Ledger,
+    *,
+    source: str,
+    groups: Sequence[str],
+    start: datetime,
+    end: datetime,
+    architecture: pricing.Architecture = "x86_64",
+    gateway: pricing.Gateway = "rest",
+    tmp_mb: float = pricing.FREE_TMP_MB,
+) -> Summary:
+    """The figures of `ledger`; `architecture`, `gateway` and `tmp_mb` are what the bill depends on beside the logs."""
+    inv = ledger.invocations
+    cold = inv.is_cold
+    return Summary(
+        source=source,
+        groups=list(groups),
+        range=Range(
+            start=start,
+            end=end,
+            first_event=_moment(ledger.first_ms, start),
+            last_event=_moment(ledger.last_ms, start),
+        ),
+        invocations=len(inv),
+        failures={kind: _rate(int((inv.outcomes == kind).sum()), len(inv)) for kind in FAILURES},
+        unfinished=len(ledger.unfinished),
+        failed_inits=sum(p.kind == "init" for p in ledger.problems),
+        cold=_rate(int(cold.sum()), len(inv)),
+        cold_by=_cold_rows(inv),
+        duration_ms={
+            "all": distribution(inv.duration_ms),
+            "warm": distribution(inv.duration_ms[~cold]),
+            "cold": distribution(inv.duration_ms[cold]),
+            "cold incl. init": distribution(inv.occupied_ms[cold]),
+        },
+        init_ms=distribution(_known(inv.init_ms)),
+        restore_ms=distribution(_known(inv.restore_ms)),
+        memory=_memory_rows(inv),
+        concurrency=Concurrency(peak=inv.peak_concurrency(), environments=ledger.environments),
+        blocked_operations=dict(ledger.violations.most_common()),
+        cost=_cost(ledger, architecture, gateway, tmp_mb),
+        lines=dict(sorted(ledger.lines.items())),
+        notes=_notes(ledger),
+    )
+
+
+def distribution(sample: Sample) -> Distribution:
+    """The percentiles of `sample` that it is large enough for, and the largest value."""
+    return Distribution(
+        n=len(sample),
+        quantiles=[_quantile(percentile(sample, q)) for q in QUANTILES],
+        max=round(float(sample.max()), 3) if len(sample) else None,
+    )
+
+
+def _quantile(p: Percentile) -> Quantile:
+    value, low, high = _round(p.value), _round(p.low), _round(p.high)
+    return Quantile(name=p.name, needed=p.needed, value=value, low=low, high=high, refused=p.refusal)
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _rate(count: int, n: int) -> Rate:
+    low, high = proportion_interval(count, n)
+    return Rate(count=count, share=count / n if n else 0.0, low=low, high=high)
+
+
+def _known(column: Sample) -> Sample:
+    return column[~np.isnan(column)]
+
+
+def _moment(epoch_ms: int | None, like: datetime) -> datetime | None:
+    return None if epoch_ms is None else datetime.fromtimestamp(epoch_ms / 1000, like.tzinfo)
+
+
+def _cold_rows(inv: Invocations) -> list[ColdRow]:
+    restored = ~np.isnan(inv.restore_ms)
+    versions = np.array(inv.versions, dtype=object)
+    rows = []
+    for version in sorted(set(inv.versions)):
+        of_version = versions == version
+        for size in _sizes(inv.memory_size_mb[of_version]):
+            here = of_version & _same(inv.memory_size_mb, size)
+            # A version that restores is a SnapStart version: it never initialises in front of a caller.
+            init_type: Literal["on-demand", "snap-start"] = "snap-start" if restored[here].any() else "on-demand"
+            cold, n = int(inv.is_cold[here].sum()), int(here.sum())
+            rows.append(
+                ColdRow(version=version, memory_mb=size, init_type=init_type, cold=cold, invocations=n, share=cold / n)
+            )
+    return rows
+
+
+def _sizes(column: Sample) -> list[float | None]:
+    known: list[float | None] = [float(size) for size in np.unique(_known(column))]
+    return known + ([None] if np.isnan(column).any() else [])
+
+
+def _same(column: Sample, size: float | None) -> NDArray[np.bool_]:
+    return np.isnan(column) if size is None else column == size
+
+
+def _memory_rows(inv: Invocations) -> list[Memory]:
+    rows = []
+    for size in _sizes(inv.memory_size_mb):
+        used = _known(inv.max_memory_used_mb[_same(inv.memory_size_mb, size)])
+        if size is None or not len(used):
+            continue
+        peak = float(used.max())
+        rows.append(
+            Memory(
+                size_mb=size,
+                invocations=len(used),
+                max_used_mb=peak,
+                p95_used_mb=percentile(used, 0.95).value,
+                headroom_mb=size - peak,
+                headroom_share=(size - peak) / size,
+            )
+        )
+    return rows
+
+
+def _cost(ledger: Ledger, architecture: pricing.Architecture, gateway: pricing.Gateway, tmp_mb: float) -> CostSummary:
+    inv = ledger.invocations
+    gb = np.nan_to_num(inv.memory_size_mb) / 1024
+    billed_s = np.nan_to_num(inv.billed_ms) / 1000
+    # What of `Billed Duration` is INIT: logs from before 2025-08-01 did not bill it, and then nothing is left here.
+    billed_init_s = np.clip(billed_s - np.ceil(inv.duration_ms) / 1000, 0, None) * ~np.isnan(inv.init_ms)
+    usage = pricing.Usage(
+        requests=len(inv),
+        gb_seconds=float((billed_s * gb).sum()),
+        init_gb_seconds=float((billed_init_s * gb).sum()),
+        tmp_gb_seconds=float(billed_s.sum()) * max(0.0, tmp_mb - pricing.FREE_TMP_MB) / 1024,
+        restored_gb=float(gb[~np.isnan(inv.restore_ms)].sum()),
+        log_bytes=ledger.log_bytes,
+    )
+    dollars = pricing.cost(usage, architecture, gateway)
+    return CostSummary(
+        total=dollars.total,
+        per_million_invocations=dollars.total / len(inv) * 1e6 if len(inv) else None,
+        duration=dollars.duration,
+        init=dollars.init,
+        requests=dollars.requests,
+        tmp=dollars.tmp,
+        gateway=dollars.gateway,
+        snapstart=dollars.snapstart,
+        logs=dollars.logs,
+        billed_gb_seconds=usage.gb_seconds,
+        architecture=architecture,
+        gateway_kind=gateway,
+        tmp_mb=tmp_mb,
+        prices_as_of=pricing.PRICES_AS_OF,
+        prices_region=pricing.PRICES_REGION,
+        prices_source=pricing.PRICES_SOURCE,
+        left_out=["free tier", "savings plans", "data transfer", "log storage", "SnapStart cache", "idle provisioned"],
+    )
+
+
+def _notes(ledger: Ledger) -> list[str]:
+    inv = ledger.invocations
+    notes = [
+        f"At {row.size_mb:g} MB an invocation used {row.max_used_mb:g} MB, which leaves {row.headroom_share:.0%}: "
+        "give the function more memory before it is killed for it."
+        for row in _memory_rows(inv)
+        if row.headroom_share < SCARCE_HEADROOM
+    ]
+    timeouts = int((inv.outcomes == "timeout").sum())
+    unbilled = int((np.isnan(inv.billed_ms) | np.isnan(inv.memory_size_mb)).sum())
+    unknown = ledger.lines.get("Platform", 0)
+    counted = (
+        ("cut off by the timeout, so that the upper percentiles of duration are lower bounds", timeouts),
+        ("started without a REPORT in this range, still running or cut by it", len(ledger.unfinished)),
+        ("without a billed duration or a memory size, left out of the cost", unbilled),
+        ("platform events of a type unknown to this version, counted only", unknown),
+    )
+    return notes + [f"{what[0].upper()}{what[1:]}: {count}." for what, count in counted if count]

@@ -1,0 +1,194 @@
+"""The tables of a report, written once and rendered as terminal text or Markdown.
+
+It must not compute: every figure comes from the summary, rounded for reading.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ops.summary import Distribution, Quantile, Rate, Summary
+from ops.times import show
+
+_FAILURES = {"timeout": "timed out", "oom": "out of memory", "error": "failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A title, column names and rows of text; the first column is read as a name, the others as figures."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def headline(summary: Summary, zone: tzinfo) -> list[str]:
+    """What was looked at and when, in the user's zone."""
+    r = summary.range
+    lines = [
+        f"Log group {', '.join(summary.groups)} on {summary.source}",
+        f"From {show(r.start, zone)} to {show(r.end, zone)}",
+    ]
+    if r.first_event and r.last_event:
+        lines.append(f"Events from {show(r.first_event, zone)} to {show(r.last_event, zone)}")
+    return lines
+
+
+def tables(summary: Summary) -> list[Table]:
+    """The report's tables, in reading order; those with nothing in them are left out."""
+    made = [
+        _invocations(summary),
+        _durations(summary),
+        _cold(summary),
+        _memory(summary),
+        _blocked(summary),
+        _cost(summary),
+        _lines(summary),
+    ]
+    return [table for table in made if table.rows]
+
+
+def _invocations(s: Summary) -> Table:
+    rows = [("invocations", str(s.invocations), "", "")]
+    named = {"cold": s.cold, **{_FAILURES[kind]: rate for kind, rate in s.failures.items()}}
+    rows += [(name, str(rate.count), _percent(rate.share), _between(rate)) for name, rate in named.items()]
+    if s.failed_inits:
+        rows.append(("failed init", str(s.failed_inits), "", ""))
+    if s.unfinished:
+        rows.append(("no REPORT yet", str(s.unfinished), "", ""))
+    rows.append(("peak concurrency", str(s.concurrency.peak), "", ""))
+    rows.append(("environments", str(s.concurrency.environments), "", ""))
+    return Table("Invocations", ("", "count", "share", "95 % interval"), tuple(rows))
+
+
+def _durations(s: Summary) -> Table:
+    named = {f"duration, {name}": d for name, d in s.duration_ms.items()} | {"init": s.init_ms, "restore": s.restore_ms}
+    rows = tuple(_distribution(name, d) for name, d in named.items() if d.n)
+    quantiles = tuple(q.name for q in s.init_ms.quantiles)
+    return Table("Time in ms [95 % interval]", ("", "n", *quantiles, "max"), rows)
+
+
+def _distribution(name: str, d: Distribution) -> tuple[str, ...]:
+    return (name, str(d.n), *(_quantile(q) for q in d.quantiles), f"{d.max:.1f}" if d.max is not None else "")
+
+
+def _quantile(q: Quantile) -> str:
+    if q.value is None:
+        return f"n < {q.needed}"
+    if q.low is None and q.high is None:
+        return f"{q.value:.1f}"
+    low = "?" if q.low is None else f"{q.low:.1f}"
+    high = "?" if q.high is None else f"{q.high:.1f}"
+    return f"{q.value:.1f} [{low}, {high}]"
+
+
+def _cold(s: Summary) -> Table:
+    rows = tuple(
+        (row.version, _mb(row.memory_mb), row.init_type, f"{row.cold}/{row.invocations}", _percent(row.share))
+        for row in s.cold_by
+    )
+    return Table("Cold starts", ("version", "memory", "by", "cold/all", "share"), rows)
+
+
+def _memory(s: Summary) -> Table:
+    rows = tuple(
+        (
+            _mb(m.size_mb),
+            str(m.invocations),
+            _mb(m.p95_used_mb) if m.p95_used_mb is not None else "too few",
+            _mb(m.max_used_mb),
+            f"{_mb(m.headroom_mb)} ({m.headroom_share:.0%})",
+        )
+        for m in s.memory
+    )
+    return Table("Memory", ("size", "n", "p95 used", "max used", "headroom"), rows)
+
+
+def _blocked(s: Summary) -> Table:
+    return Table(
+        "Blocked operations", ("operation", "count"), tuple((k, str(n)) for k, n in s.blocked_operations.items())
+    )
+
+
+def _cost(s: Summary) -> Table:
+    c = s.cost
+    parts = [
+        ("duration", c.duration, f"{c.billed_gb_seconds:.3f} GB-s, {c.architecture}"),
+        ("  of it INIT", c.init, "billed since 2025-08-01"),
+        ("requests", c.requests, ""),
+        ("/tmp over 512 MB", c.tmp, f"{c.tmp_mb:g} MB"),
+        ("API Gateway", c.gateway, c.gateway_kind),
+        ("SnapStart restores", c.snapstart, ""),
+        ("log ingestion", c.logs, ""),
+    ]
+    rows = [(name, _dollars(amount), why) for name, amount, why in parts if amount]
+    rows.append(("total", _dollars(c.total), ""))
+    if c.per_million_invocations is not None:
+        rows.append(("per million", f"${c.per_million_invocations:.2f}", "at this mix"))
+    return Table(f"Cost, list prices {c.prices_region} {c.prices_as_of}", ("", "dollars", ""), tuple(rows))
+
+
+def _lines(s: Summary) -> Table:
+    return Table("Log lines", ("kind", "count"), tuple((kind, str(n)) for kind, n in s.lines.items()))
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.2f} %"
+
+
+def _between(rate: Rate) -> str:
+    return f"{_percent(rate.low)} to {_percent(rate.high)}"
+
+
+def _mb(value: float | None) -> str:
+    return "unsaid" if value is None else f"{value:g} MB"
+
+
+def _dollars(amount: float) -> str:
+    return f"${amount:.8f}" if amount < 0.01 else f"${amount:.2f}"
+
+
+def text(summary: Summary, zone: tzinfo, *, width: int = 120, colour: bool = False) -> str:
+    """The report for a terminal `width` columns wide; escape codes only with `colour`."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=width, force_terminal=colour, no_color=not colour, highlight=False)
+    for line in headline(summary, zone):
+        console.print(Text(line))
+    for table in tables(summary):
+        console.print()
+        console.print(_rich(table))
+    for note in summary.notes:
+        console.print(Text(f"Note: {note}", style="yellow"))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def _rich(table: Table) -> RichTable:
+    drawn = RichTable(
+        title=Text(table.title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
+    for number, column in enumerate(table.columns):
+        drawn.add_column(Text(column), justify="left" if number == 0 else "right")
+    for row in table.rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    return drawn
+
+
+def markdown(summary: Summary, zone: tzinfo, title: str = "Log report") -> str:
+    """The same report as GitHub Markdown."""
+    parts = [f"# {title}", "", *(f"{line}  " for line in headline(summary, zone))]
+    for table in tables(summary):
+        parts += ["", f"## {table.title}", "", _row(table.columns), _row(["---", *["---:"] * (len(table.columns) - 1)])]
+        parts += [_row(row) for row in table.rows]
+    if summary.notes:
+        parts += ["", "## Notes", "", *(f"- {note}" for note in summary.notes)]
+    return "\n".join(parts) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,216 @@
+"""Given the log events of a range, `ops report` counts, times and prices them, and writes it all down."""
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import boto3
+import pytest
+from moto import mock_aws
+from moto.core import set_initial_no_auth_action_count
+
+from ops.__main__ import run
+from ops.command import Surroundings
+from ops.logs import LogEvent, event_line
+
+GOLDEN = Path(__file__).parents[1] / "data" / "ops-report.txt"
+NOW = datetime(2026, 11, 24, 6, 15, tzinfo=UTC)
+GROUP = "/aws/lambda/code-interpreter"
+
+
+def surroundings(now=NOW):
+    return Surroundings(lambda: now, UTC, out=io.StringIO(), err=io.StringIO())
+
+
+def request_id(n):
+    return f"00000000-0000-4000-8000-{n:012d}"
+
+
+def invocation(n, *, duration=10.0, init=None, used=90, size=256, extra="", version="$LATEST", environment=1):
+    """The lines of one invocation as (stream, message)."""
+    stream = f"2026/11/24/[{version}]{environment:032x}"
+    billed = int(duration + (init or 0)) + 1
+    cold = f"Init Duration: {init:.2f} ms\t" if init is not None else ""
+    lines = ["INIT_START Runtime Version: python:3.12.v1\tRuntime Version ARN: arn:aws:lambda:x\n"] if cold else []
+    lines += [
+        f"START RequestId: {request_id(n)} Version: {version}\n",
+        f"END RequestId: {request_id(n)}\n",
+        f"REPORT RequestId: {request_id(n)}\tDuration: {duration:.2f} ms\tBilled Duration: {billed} ms\t"
+        f"Memory Size: {size} MB\tMax Memory Used: {used} MB\t{cold}{extra}\n",
+    ]
+    return [(stream, line) for line in lines]
+
+
+def a_bad_hour():
+    """Two hundred invocations: four cold, one timeout, one out of memory, one uncaught exception."""
+    lines = []
+    for n in range(200):
+        if n in (50, 100, 150, 0):
+            lines += invocation(n, duration=20, init=400.0 + n, environment=n)
+        elif n == 60:
+            stream = invocation(n)[0][0]
+            lines += invocation(n, duration=3000, extra="Status: timeout")[:-2]
+            lines += [(stream, f"2026-11-24T06:01:00.000Z {request_id(n)} Task timed out after 3.00 seconds\n\n")]
+            lines += invocation(n, duration=3000, extra="Status: timeout")[-2:]
+        elif n == 70:
+            lines += invocation(n, used=256, extra="Status: error\tError Type: Runtime.OutOfMemory")
+        elif n == 80:
+            start, *rest = invocation(n)
+            lines += [start, (start[0], "[ERROR] ValueError: boom\rTraceback (most recent call last):\r"), *rest]
+        else:
+            lines += invocation(n, duration=10 + n / 100)
+    lines.append((lines[0][0], f"START RequestId: {request_id(999)} Version: $LATEST\n"))
+    lines.append((lines[0][0], json.dumps({"level": "INFO", "message": "refused", "violations": ["os.system"]})))
+    lines.append((lines[0][0], "something else entirely"))
+    first = int(NOW.timestamp() * 1000) - 1_800_000
+    return [
+        LogEvent(first + 1000 * n, first + 1000 * n, GROUP, stream, f"{n}", line)
+        for n, (stream, line) in enumerate(lines)
+    ]
+
+
+@pytest.fixture
+def run_of_a_bad_hour(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "events.jsonl").write_text("".join(event_line(e) for e in a_bad_hour()))
+    asked = {
+        "source": "AWS us-east-1",
+        "groups": [GROUP],
+        "start": "2026-11-24T05:15:00Z",
+        "end": "2026-11-24T06:15:00Z",
+    }
+    (folder / "request.json").write_text(json.dumps(asked))
+    return folder
+
+
+def test_the_figures_of_a_bad_hour(run_of_a_bad_hour):
+    around = surroundings()
+    assert run(["report", "--from", str(run_of_a_bad_hour), "--json"], around) == 0
+    summary = json.loads(around.out.getvalue())
+    assert summary == json.loads((run_of_a_bad_hour / "summary.json").read_text())
+    assert summary["schema"] == "ops-report/1"
+    assert summary["invocations"] == 200
+    assert {kind: rate["count"] for kind, rate in summary["failures"].items()} == {"timeout": 1, "oom": 1, "error": 1}
+    assert (summary["cold"]["count"], summary["cold"]["share"]) == (4, 0.02)
+    assert summary["unfinished"] == 1
+    assert summary["blocked_operations"] == {"os.system": 1}
+    assert summary["duration_ms"]["all"]["n"] == 200
+    assert summary["init_ms"]["max"] == 550.0
+    assert summary["memory"] == [
+        {
+            "size_mb": 256,
+            "invocations": 200,
+            "max_used_mb": 256,
+            "p95_used_mb": 90,
+            "headroom_mb": 0,
+            "headroom_share": 0,
+        }
+    ]
+    assert summary["lines"]["Text"] == 2
+    assert summary["lines"]["Report"] == 200
+    assert (run_of_a_bad_hour / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert "| cold | 4 | 2.00 % |" in (run_of_a_bad_hour / "summary.md").read_text()
+
+
+def test_a_percentile_that_the_sample_is_too_small_for_is_refused(run_of_a_bad_hour):
+    around = surroundings()
+    run(["report", "--from", str(run_of_a_bad_hour), "--json"], around)
+    quantiles = {q["name"]: q for q in json.loads(around.out.getvalue())["init_ms"]["quantiles"]}
+    assert quantiles["p50"]["value"] == 475.0
+    assert quantiles["p99"]["value"] is None
+    assert quantiles["p99"]["refused"] == "needs 100 invocations, has 4"
+
+
+def test_the_report_reads_like_this(run_of_a_bad_hour):
+    around = surroundings()
+    run(["report", "--from", str(run_of_a_bad_hour)], around)
+    assert around.out.getvalue() == GOLDEN.read_text(encoding="utf-8")
+
+
+def put(client, events):
+    for stream in dict.fromkeys(e.stream for e in events):
+        client.create_log_stream(logGroupName=GROUP, logStreamName=stream)
+        rows = [{"timestamp": e.timestamp_ms, "message": e.message} for e in events if e.stream == stream]
+        client.put_log_events(logGroupName=GROUP, logStreamName=stream, logEvents=rows)
+
+
+@pytest.fixture
+def aws(monkeypatch):
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "OPS_LOG_GROUP", "P_FN_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    with mock_aws():
+        yield boto3.client("logs")
+
+
+def moved_to(now):
+    """The bad hour, ending at `now`: CloudWatch refuses events that are too old."""
+    shift = int((now - NOW).total_seconds() * 1000)
+    return [
+        LogEvent(e.timestamp_ms + shift, e.ingestion_ms + shift, e.group, e.stream, e.id, e.message)
+        for e in a_bad_hour()
+    ]
+
+
+def test_events_are_pulled_written_and_reported_from_the_only_log_group(aws, tmp_path):
+    now = datetime.now(UTC)
+    aws.create_log_group(logGroupName=GROUP)
+    put(aws, moved_to(now))
+    around = surroundings(now)
+    assert run(["report", "--out", str(tmp_path / "r"), "--json"], around) == 0
+    summary = json.loads(around.out.getvalue())
+    assert summary["groups"] == [GROUP]
+    assert summary["source"] == "AWS eu-central-1"
+    assert summary["invocations"] == 200
+    assert len((tmp_path / "r" / "events.jsonl").read_text().splitlines()) == len(a_bad_hour())
+
+
+def test_the_same_figures_come_from_the_files_alone(aws, tmp_path):
+    now = datetime.now(UTC)
+    aws.create_log_group(logGroupName=GROUP)
+    put(aws, moved_to(now))
+    first, again = surroundings(now), surroundings(now + timedelta(days=3))
+    run(["report", "--out", str(tmp_path / "r"), "--json"], first)
+    run(["report", "--from", str(tmp_path / "r"), "--json"], again)
+    assert first.out.getvalue() == again.out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("argv", "groups", "code", "said"),
+    [
+        pytest.param(["report"], [], 4, "no log group under /aws/lambda/", id="no-group"),
+        pytest.param(["report"], ["a", "b"], 2, "choose with --group: /aws/lambda/a, /aws/lambda/b", id="two-groups"),
+        pytest.param(["report"], ["a"], 4, "/aws/lambda/a has no events from 2", id="no-events"),
+        pytest.param(["report", "--function", "x"], ["a"], 2, "check --group", id="unknown-function"),
+        pytest.param(["report", "--since", "5 months ago"], ["a"], 2, "write it like", id="unread-time"),
+        pytest.param(["report", "--until", "2h"], ["a"], 2, "The range is empty", id="empty-range"),
+        pytest.param(["report", "--profile", "none-such"], ["a"], 2, "none-such", id="unknown-profile"),
+        pytest.param(["report", "--nonsense"], ["a"], 2, "", id="unknown-flag"),
+        pytest.param(["report", "--from", "nowhere"], [], 2, "nowhere holds no run", id="no-such-run"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(aws, tmp_path, argv, groups, code, said):
+    for group in groups:
+        aws.create_log_group(logGroupName=f"/aws/lambda/{group}")
+    around = surroundings(datetime.now(UTC))
+    assert run([*argv, "--out", str(tmp_path / "r")], around) == code
+    assert said in around.err.getvalue()
+    assert "Traceback" not in around.err.getvalue()
+
+
+def test_a_dead_endpoint_is_3(monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # the discard port: nobody listens
+    around = surroundings()
+    assert run(["report", "--group", GROUP, "--out", str(tmp_path / "r")], around) == 3
+    assert "does not answer" in around.err.getvalue()
+
+
+@set_initial_no_auth_action_count(0)
+def test_refused_credentials_are_3(aws, tmp_path):
+    around = surroundings()
+    assert run(["report", "--group", GROUP, "--out", str(tmp_path / "r")], around) == 3
+    assert "refused our credentials" in around.err.getvalue()
