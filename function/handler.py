@@ -1,0 +1,43 @@
+"""Lambda entry point: `handler.handler`. Everything slow happens here, at import, in the init phase.
+
+Credentials are scrubbed first, before anything copies them: the function calls no AWS API, and user code runs under
+the same uid.
+"""
+
+from __future__ import annotations
+
+from interpreter.confinement import scrub_secrets
+
+scrub_secrets()
+
+from typing import Any  # noqa: E402
+
+from mangum import Mangum  # noqa: E402
+
+from app import build_app  # noqa: E402
+from interpreter.engine import Interpreter  # noqa: E402
+from request import Request, process_age_ms  # noqa: E402
+from settings import limits_from, network_from, preload_from  # noqa: E402
+from tools import Tools  # noqa: E402
+
+interpreter = Interpreter(limits_from(), preload=preload_from(), network=network_from())
+_app = build_app(Tools(lambda: interpreter))
+_invocations = 0
+_init_ms = process_age_ms()
+
+
+async def _with_request(scope: Any, receive: Any, send: Any) -> None:
+    request = Request(context=scope["aws.context"], invocation=_invocations)
+    if _invocations == 1:
+        request.timings["init"] = _init_ms
+    await _app({**scope, "interpreter.request": request}, receive, send)
+
+
+_mangum = Mangum(_with_request, lifespan="off")
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Answer one API Gateway proxy event (REST v1 or HTTP v2 payload)."""
+    global _invocations
+    _invocations += 1
+    return _mangum(event, context)

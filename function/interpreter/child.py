@@ -1,0 +1,264 @@
+"""Inside the forked child: confine this process, execute the code, report once as JSON, and end.
+
+Everything after `_execute` begins may have been tampered with by the code, so what reports is bound beforehand and
+the host treats the report as hostile input.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import faulthandler
+import fcntl
+import json
+import linecache
+import os
+import random
+import resource
+import signal
+import sys
+import threading
+import traceback
+import types
+import warnings
+from typing import Any
+
+from interpreter import audit, outputs
+from interpreter.confinement import Limits, set_limits
+
+FILENAME = "<code>"
+NO_RESULT = "Code executed successfully"
+MAX_WARNINGS_BYTES = 64 * 1024
+MAX_TRACEBACK_BYTES = 16 * 1024
+_FUTURES = 0x1FE0000  # PyCF_MASK: what `from __future__` switches on (CPython compile.h)
+
+_dumps, _write, _exit = json.dumps, os.write, os._exit
+
+
+def main(request_fd: int, stdout_fd: int, stderr_fd: int, report_fd: int, trace_fd: int) -> None:
+    """Run one request and never return. Descriptors are this process's ends of the host's pipes."""
+    try:
+        os.setsid()
+        request = _read_request(request_fd)
+        report_fd, trace_fd = _arrange_descriptors(stdout_fd, stderr_fd, report_fd, trace_fd)
+        _enter(request, trace_fd)
+        violations: list[str] = []
+        set_limits(Limits(**request["limits"]), request["tasks_now"])
+        audit.install(_policy(request), violations)
+        report = _execute(request["code"], violations)
+        _send(report_fd, report)
+    except BaseException as error:  # our own failure, or the code's tampering: say so on stderr, report nothing
+        _write(2, f"interpreter: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+        _exit(70)
+    _exit(0)
+
+
+def _arrange_descriptors(stdout_fd: int, stderr_fd: int, report_fd: int, trace_fd: int) -> tuple[int, int]:
+    """0 nothing, 1 and 2 the pipes, 3 the report, 4 the trace, and no other: the template's are not for the code."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in (stdout_fd, stderr_fd, report_fd, trace_fd)]
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for fd, target in zip(high, (1, 2, 3, 4), strict=True):
+        os.dup2(fd, target, inheritable=target < 3)
+    os.closerange(5, 4096)
+    return 3, 4
+
+
+def _read_request(fd: int) -> dict[str, Any]:
+    with os.fdopen(fd, "rb") as file:
+        request: dict[str, Any] = json.loads(file.read())
+    return request
+
+
+def _enter(request: dict[str, Any], trace_fd: int) -> None:
+    """Working directory, environment, streams, paths and randomness of a fresh program."""
+    run_dir = request["run_dir"]
+    os.chdir(run_dir)
+    os.environ.update(HOME=run_dir, TMPDIR=run_dir)
+    sys.path[:0] = [run_dir, *request["paths"]]
+    sys.argv = [FILENAME]
+    sys.dont_write_bytecode = True
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    import tempfile
+
+    tempfile.tempdir = None
+    random.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()  # every fork would draw the same numbers
+    # The host asks with SIGUSR2 where the code is stuck. In C, so that it answers in a tight loop too.
+    faulthandler.register(signal.SIGUSR2, file=trace_fd, all_threads=False, chain=False)
+
+
+def _policy(request: dict[str, Any]) -> audit.Policy:
+    given = request["policy"]
+    return audit.Policy(
+        writable=(request["run_dir"],),
+        readable=(*given["readable"], *request["paths"], request["run_dir"]),
+        hidden=tuple(given["hidden"]),
+        network=given["network"],
+    )
+
+
+class _Warnings:
+    """Collects what `warnings` would print, up to a cap."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.cut = False
+
+    def show(self, message: Any, category: type, filename: str, lineno: int, *_: Any) -> None:
+        where = f"line {lineno}: " if filename == FILENAME else ""
+        text, cut = outputs.cut(self.text + f"{where}{category.__name__}: {message}\n", MAX_WARNINGS_BYTES)
+        self.text, self.cut = text, self.cut or cut
+
+
+def _execute(code: str, violations: list[str]) -> dict[str, Any]:
+    collected = _Warnings()
+    warnings.showwarning = collected.show  # type: ignore[assignment]
+    # Figures are collected after the run, so showing one is not a mistake worth a warning.
+    warnings.filterwarnings("ignore", message=".*non-interactive, and thus cannot be shown")
+    lines = [line + "\n" for line in code.splitlines()]
+    linecache.cache[FILENAME] = (len(code), None, lines, FILENAME)  # no mtime: checkcache leaves it alone
+    main = types.ModuleType("__main__")
+    sys.modules["__main__"] = main
+    namespace = main.__dict__
+
+    truncated: list[str] = []
+    images: list[dict[str, Any]] = []
+    error: dict[str, Any] | None = None
+    result = NO_RESULT
+    try:
+        value = _run(code, namespace)
+        for thread in threading.enumerate():
+            if thread is not threading.main_thread() and not thread.daemon:
+                thread.join()
+        if value is not None:
+            result, cut = outputs.cut(outputs.describe(value), outputs.MAX_TEXT_BYTES)
+            if cut:
+                truncated.append("result")
+    except BaseException as caught:
+        error = _describe_error(caught)
+        result = _one_line(error)
+    try:
+        images, cut = outputs.figures()
+        if cut:
+            truncated.append("outputs")
+    except BaseException as caught:
+        error = error or _describe_error(caught)
+        result = _one_line(error)
+    for stream in (sys.__stdout__, sys.__stderr__, sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):  # a stream may be of the code's own making
+            stream.flush()  # type: ignore[union-attr]
+    if collected.cut:
+        truncated.append("warnings")
+    return {
+        "result": result,
+        "error": error,
+        "warnings": collected.text,
+        "violations": violations,
+        "outputs": images,
+        "truncated": truncated,
+    }
+
+
+class _ResultNone:
+    """`result = None` is a value the code chose; an absent value is not."""
+
+    def __str__(self) -> str:
+        return "None"
+
+
+def _run(code: str, namespace: dict[str, Any]) -> Any:
+    """Execute `code`; its value is that of the variable `result`, else of a last expression, else None."""
+    tree = ast.parse(code, FILENAME)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    body = compile(tree, FILENAME, "exec", dont_inherit=True)
+    exec(body, namespace)
+    value = None
+    if isinstance(last, ast.Expr):
+        tail = compile(ast.Expression(last.value), FILENAME, "eval", flags=body.co_flags & _FUTURES, dont_inherit=True)
+        value = eval(tail, namespace)
+    if "result" in namespace:
+        return _ResultNone() if namespace["result"] is None else namespace["result"]
+    return value
+
+
+def _describe_error(error: BaseException) -> dict[str, Any] | None:
+    kind, name = "runtime", type(error).__name__
+    refused = _security_error(error)
+    if refused is not None:
+        kind, name, message = "security", "SecurityError", str(refused)
+    else:
+        message = outputs.describe(error)
+    if isinstance(error, SystemExit):
+        return _describe_exit(error)
+    if isinstance(error, MemoryError):
+        kind = "memory"
+        message = message or "the memory limit of this run was reached"
+    elif isinstance(error, SyntaxError) and error.filename == FILENAME:
+        kind, message = "syntax", outputs.describe(error.msg)
+    elif kind == "runtime" and isinstance(error, OSError) and error.errno in (27, 28, 122):  # EFBIG ENOSPC EDQUOT
+        kind = "disk"
+    # Source lines are looked up when formatting, by when only the code's own frames are left.
+    formatted = traceback.TracebackException.from_exception(error, lookup_lines=False)
+    line = error.lineno if kind == "syntax" and isinstance(error, SyntaxError) else _last_line(formatted)
+    _keep_user_frames(formatted)
+    text, _cut = outputs.cut("".join(formatted.format()), MAX_TRACEBACK_BYTES)
+    message, _cut = outputs.cut(message, 4096)
+    return {"type": kind, "name": name, "message": message, "line": line, "traceback": text}
+
+
+def _describe_exit(error: SystemExit) -> dict[str, Any] | None:
+    """`sys.exit()` and `sys.exit(0)` are success, as for a program; a text goes to stderr."""
+    if error.code is None or error.code == 0:
+        return None
+    if not isinstance(error.code, int):
+        print(outputs.describe(error.code), file=sys.__stderr__)
+    message = f"exit status {error.code if isinstance(error.code, int) else 1}"
+    line = _last_line(traceback.TracebackException.from_exception(error, lookup_lines=False))
+    return {"type": "exit", "name": "SystemExit", "message": message, "line": line, "traceback": ""}
+
+
+def _security_error(error: BaseException | None) -> audit.SecurityError | None:
+    """The refusal behind an exception: libraries wrap it (requests in a ConnectionError)."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, audit.SecurityError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _last_line(formatted: traceback.TracebackException) -> int | None:
+    return next((frame.lineno for frame in reversed(formatted.stack) if frame.filename == FILENAME), None)
+
+
+def _keep_user_frames(formatted: traceback.TracebackException) -> None:
+    """Leave the frames of the submitted code: ours and the libraries' say little to who wrote it."""
+    pending: list[traceback.TracebackException | None] = [formatted]
+    while pending:
+        one = pending.pop()
+        if one is None:
+            continue
+        one.stack[:] = [frame for frame in one.stack if frame.filename == FILENAME]
+        pending += [one.__cause__, one.__context__, *(one.exceptions or [])]
+
+
+def _one_line(error: dict[str, Any] | None) -> str:
+    if error is None:
+        return NO_RESULT
+    if error["type"] == "security":
+        return f"Security Error: {error['message']}"
+    return f"{error['name']}: {error['message']}" if error["message"] else error["name"]
+
+
+def _send(fd: int, report: dict[str, Any]) -> None:
+    # The report may be larger than what the code left of its address space.
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (min(hard, soft), hard))
+    data = memoryview(_dumps(report).encode("ascii"))
+    while data:
+        data = data[_write(fd, data) :]

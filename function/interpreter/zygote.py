@@ -1,0 +1,112 @@
+"""A template process: imports libraries once, then forks one child per run. Holds no secret and no thread.
+
+Run as `python -I zygote.py CONTROL_FD CONFIG_JSON`, exec'd with a clean environment (a process forked from the
+handler would keep the handler's memory and /proc/self/environ). Between two preloads it serves what has come in, so a
+run that needs no library is not held up by the warming.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Any
+
+DESCRIPTORS = 6  # request, stdout, stderr, report, trace: the child's; status: ours
+
+
+def main(control_fd: int, config: dict[str, Any]) -> None:
+    sys.path[:] = config["sys_path"]
+    sys.path.insert(0, config["root"])
+    from interpreter import child, confinement
+
+    sys.path.remove(config["root"])
+    confinement.become_subreaper()
+    control = socket.socket(fileno=control_fd)
+    template = Template(control, child.main)
+    for module in config["preload"]:
+        template.serve_pending()
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            print(f"interpreter: {module} is not preloaded: {error}", file=sys.stderr)
+    gc.collect()
+    gc.freeze()  # shared pages stay shared: the collector does not touch what was there before the fork
+    template.serve()
+
+
+class Template:
+    def __init__(self, control: socket.socket, run_child: Any) -> None:
+        self.control = control
+        self.run_child = run_child
+        self.statuses: dict[int, int] = {}  # child pid -> descriptor its end is reported on
+        signal.signal(signal.SIGCHLD, self.reap)
+
+    def serve(self) -> None:
+        """Fork for every request until the host closes the control socket."""
+        while True:
+            select.select([self.control], [], [])
+            if not self.serve_one():
+                os._exit(0)
+
+    def serve_pending(self) -> None:
+        while select.select([self.control], [], [], 0)[0]:
+            if not self.serve_one():
+                os._exit(0)
+
+    def serve_one(self) -> bool:
+        fds = array.array("i")
+        size = fds.itemsize * DESCRIPTORS
+        message, ancillary, _flags, _address = self.control.recvmsg(1, socket.CMSG_SPACE(size))
+        if not message:
+            return False
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        *childs, status = fds
+        # SIGCHLD may come before the pid is entered, so it waits until then.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+            self.run_child(*childs)
+            os._exit(70)
+        self.statuses[pid] = status
+        _tell(status, {"pid": pid})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        for fd in childs:
+            os.close(fd)
+        return True
+
+    def reap(self, *_: Any) -> None:
+        """In the signal handler, so that a child's end is told while a library is being imported."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            fd = self.statuses.pop(pid, None)
+            if fd is None:  # an orphan that came to us as subreaper
+                continue
+            cpu_ms = (usage.ru_utime + usage.ru_stime) * 1000
+            _tell(fd, {"status": status, "cpu_ms": cpu_ms, "max_rss_kb": usage.ru_maxrss})
+            os.close(fd)
+
+
+def _tell(fd: int, message: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the host has given the run up
+        os.write(fd, json.dumps(message).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), json.loads(sys.argv[2]))

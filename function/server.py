@@ -1,0 +1,63 @@
+"""The interpreter without Lambda: `python server.py --mode stdio | streamable-http | fastapi`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import anyio
+
+from interpreter.engine import Interpreter
+from settings import SettingsError, limits_from, network_from, preload_from
+from tools import Tools, build_server
+
+EPILOG = """examples:
+  python server.py --mode stdio                        for an MCP client that starts its servers
+  python server.py --mode streamable-http --port 8000  MCP at http://127.0.0.1:8000/lambda/mcp/
+  python server.py --mode fastapi --port 8000          the same with the health check at /lambda/health
+"""
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mode", choices=("stdio", "streamable-http", "fastapi"), default="stdio")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def run(argv: list[str]) -> int:
+    arguments = parse(argv)
+    try:
+        interpreter = Interpreter(limits_from(), preload=preload_from(), network=network_from())
+    except SettingsError as error:
+        print(f"server.py: {error}", file=sys.stderr)
+        return 2
+    try:
+        if arguments.mode == "stdio":
+            anyio.run(serve_stdio, Tools(lambda: interpreter))
+        else:
+            import uvicorn
+
+            from app import build_app
+
+            uvicorn.run(build_app(Tools(lambda: interpreter)), host=arguments.host, port=arguments.port)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        interpreter.close()
+    return 0
+
+
+async def serve_stdio(tools: Tools) -> None:
+    from mcp.server.stdio import stdio_server
+
+    server = build_server(tools)
+    async with stdio_server() as (read, write):
+        await server.run(read, write, server.create_initialization_options())
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
