@@ -13,6 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 from .gateway import Gateway
+from .host import Host, LaunchError, probe
 from .logs import LogWriter
 from .pool import Pool
 from .stack import Stack, StackError, configured, read_stack
@@ -55,6 +56,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default="lambda",
         help="lambda: system calls that Lambda refuses are refused (default); kernel: none are",
     )
+    parser.add_argument(
+        "--network",
+        choices=["none", "host"],
+        default="none",
+        help="none: environments have loopback alone (default); host: they reach what this machine reaches",
+    )
     key = parser.add_mutually_exclusive_group()
     key.add_argument("--api-key", metavar="KEY", help="ask clients for this x-api-key (also SAM_LOCAL_API_KEY)")
     key.add_argument("--no-auth", action="store_true", help="ask for no key (default)")
@@ -70,7 +77,11 @@ def run(argv: Sequence[str]) -> int:
     except StackError as error:
         print(f"sam.local: {error}", file=sys.stderr)
         return EXIT_USAGE
-    return asyncio.run(_serve(stack, options, listening))
+    try:
+        return asyncio.run(_serve(stack, options, listening))
+    except LaunchError as error:
+        print(f"sam.local: {error}", file=sys.stderr)
+        return EXIT_USAGE
 
 
 def _stack(options: argparse.Namespace) -> Stack:
@@ -117,9 +128,13 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
 
     stopping: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     _stop_on_signals(stopping)
-    aws = Aws(stack)
+    # moto takes most of a second to import; the host is tried out meanwhile.
+    aws_task = asyncio.create_task(asyncio.to_thread(Aws, stack))
+    host = await _probe(options, stack.code_dir)
+    aws = await aws_task
     writer = LogWriter(aws.deliver)
-    pool = Pool(stack, options.concurrency or stack.reserved_concurrency or 10, options.layer, writer.put)
+    limit = options.concurrency or stack.reserved_concurrency or 10
+    pool = Pool(stack, limit, host, options.layer, writer.put)
     gateway = Gateway(stack, pool, options.api_key or os.environ.get("SAM_LOCAL_API_KEY"))
     host, port = listening.getsockname()[:2]
     base = f"http://{host}:{port}"
@@ -148,6 +163,16 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
         await runner.cleanup()
         await asyncio.to_thread(writer.close)
         aws.close()
+
+
+async def _probe(options: argparse.Namespace, code_dir: Path) -> Host:
+    wanted = Host(
+        isolated=True, lambda_syscalls=options.confinement == "lambda", host_network=options.network == "host"
+    )
+    host = await probe(wanted, code_dir, options.layer)
+    if host.missing:
+        print(f"sam.local: {host.missing}", file=sys.stderr)
+    return host
 
 
 def _stop_on_signals(stopping: asyncio.Future[int]) -> None:

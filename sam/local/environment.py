@@ -11,8 +11,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
-import sys
 import tempfile
 import time
 import uuid
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from . import logs, processes
+from .host import Host, Layout, launch, layout
 from .runtime import Answer, Invocation, RuntimeApi
 from .stack import Stack
 
@@ -42,10 +41,13 @@ class Outcome:
 class Environment:
     """Lives from `start` to `stop`; `lost` is true once it cannot take another invocation."""
 
-    def __init__(self, stack: Stack, layer: Path | None, write_log: Callable[[logs.LogEvent], None]) -> None:
+    def __init__(
+        self, stack: Stack, host: Host, layer: Path | None, write_log: Callable[[logs.LogEvent], None]
+    ) -> None:
         self.stack = stack
         self.lost = False
         self.stream = f"{time.strftime('%Y/%m/%d', time.gmtime())}/[$LATEST]{uuid.uuid4().hex}"
+        self._host = host
         self._layer = layer
         self._write_log = write_log
         self._platform = logs.Platform(
@@ -62,16 +64,18 @@ class Environment:
         self._process: asyncio.subprocess.Process | None = None
         self._exited: asyncio.Task[int] | None = None
         self._readers: list[_Reader] = []
+        self._lines = logs.Lines()
+        self._frames = logs.Frames()
         self._api = RuntimeApi()
-        self._tmp = Path(tempfile.mkdtemp(prefix="sam-local-"))
+        self._scratch = Path(tempfile.mkdtemp(prefix="sam-local-"))
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Run the init phase: start the process and wait until it asks for its first event, ends, or times out."""
         self._say(logs.init_start(self._platform, time.time()))
-        began = time.monotonic()
         await self._spawn()
+        began = time.monotonic()  # Lambda's init begins with the runtime; making the environment is not in it
         assert self._exited is not None
         if self.lost:  # stopped while it was being made
             await self._end_processes()
@@ -91,7 +95,7 @@ class Environment:
         await self._api.close()
         for reader in self._readers:
             reader.close()
-        await asyncio.to_thread(shutil.rmtree, self._tmp, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
 
     async def invoke(self, payload: bytes, trace_id: str, request_id: str, client_context: str = "") -> Outcome:
         """Run one event to its end, whatever end that is, and write its log lines. Never raises for the function."""
@@ -142,7 +146,9 @@ class Environment:
     def _memory(self, *, exact: bool) -> int:
         if self._process is None:
             return 0
-        pids = [self._process.pid, *processes.descendants(self._process.pid)]
+        pids = processes.descendants(self._process.pid)
+        if self._host.isolated:
+            del pids[:1]  # its init is ours, as the one of Lambda is AWS's
         return processes.proportional_bytes(pids) if exact else processes.resident_bytes(pids)
 
     def _report_done(self, invocation: Invocation, duration_ms: float) -> Outcome:
@@ -239,49 +245,40 @@ class Environment:
     # -- the process --------------------------------------------------------------------------------------------
 
     async def _spawn(self) -> None:
-        listening = socket.create_server(("127.0.0.1", 0))
-        await self._api.serve(listening)
-        variables = self._variables(f"127.0.0.1:{listening.getsockname()[1]}")
-        output = _Reader(self._on_output)
-        telemetry = _Reader(self._on_telemetry)
-        variables["_LAMBDA_TELEMETRY_LOG_FD"] = str(telemetry.child_fd)
+        output, telemetry = _Reader(self._on_output), _Reader(self._on_telemetry)
         self._readers = [output, telemetry]
-        self._lines = logs.Lines()
-        self._frames = logs.Frames()
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "awslambdaric",
-            self.stack.handler,
-            cwd=self.stack.code_dir,
-            env=variables,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output.child_fd,
-            stderr=output.child_fd,
+        place = layout(self._host, self.stack.code_dir, self._layer, self._scratch)
+        launched = await launch(
+            self._host,
+            place,
+            ["-m", "awslambdaric", self.stack.handler],
+            {**self._variables(place), "_LAMBDA_TELEMETRY_LOG_FD": str(telemetry.child_fd)},
+            self._scratch,
+            output=output.child_fd,
             pass_fds=(telemetry.child_fd,),
-            start_new_session=True,
         )
-        for reader in self._readers:
-            reader.begin()
+        self._process = launched.process
         self._exited = asyncio.create_task(self._process.wait())
         self._exited.add_done_callback(self._on_exit)
+        for reader in self._readers:
+            reader.begin()
+        await self._api.serve(launched.listening)
 
     def _on_exit(self, _: object) -> None:
         self.lost = True
 
-    def _variables(self, runtime_api: str) -> dict[str, str]:
-        """The template's variables over Lambda's own. The credentials are random: finding them is a leak, using not."""
+    def _variables(self, place: Layout) -> dict[str, str]:
+        """The template's variables and Lambda's own. The credentials are random: they open nothing, and a program that
+        tells them has told something it could only have found here.
+        """
         stack = self.stack
         return {
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
             "LANG": "en_US.UTF-8",
             "TZ": ":UTC",
-            "HOME": str(self._tmp),
-            "TMPDIR": str(self._tmp),
             **stack.environment,
-            "PYTHONPATH": str(stack.code_dir),
+            **place.variables,
             "_HANDLER": stack.handler,
-            "LAMBDA_TASK_ROOT": str(stack.code_dir),
+            "LAMBDA_TASK_ROOT": place.task_root,
             "LAMBDA_RUNTIME_DIR": "/var/runtime",
             "AWS_REGION": stack.region,
             "AWS_DEFAULT_REGION": stack.region,
@@ -293,7 +290,6 @@ class Environment:
             "AWS_LAMBDA_LOG_GROUP_NAME": stack.log_group,
             "AWS_LAMBDA_LOG_STREAM_NAME": self.stream,
             "AWS_LAMBDA_LOG_FORMAT": stack.log_format,
-            "AWS_LAMBDA_RUNTIME_API": runtime_api,
             "AWS_ACCESS_KEY_ID": "ASIA" + secrets.token_hex(8).upper(),
             "AWS_SECRET_ACCESS_KEY": secrets.token_urlsafe(30),
             "AWS_SESSION_TOKEN": secrets.token_urlsafe(120),
@@ -386,9 +382,10 @@ async def _first_of(*futures: asyncio.Future[Any], timeout_s: float) -> None:
 
 def _cause(returncode: int) -> str:
     """How Lambda names an exit."""
-    if returncode >= 0:
+    number = returncode - 128 if returncode > 128 else -returncode
+    if number <= 0 or number not in set(signal.Signals):
         return f"exit status {returncode}"
-    return "signal: killed" if -returncode == signal.SIGKILL else f"signal: {signal.strsignal(-returncode)}".lower()
+    return f"signal: {signal.strsignal(number)}".lower()
 
 
 def _error(kind: str, message: str) -> bytes:

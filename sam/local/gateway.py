@@ -12,6 +12,7 @@ import binascii
 import hmac
 import json
 import secrets
+import sys
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,7 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 from multidict import CIMultiDict
 
+from .host import LaunchError
 from .pool import Pool, Throttled
 from .stack import ACCOUNT_ID, Route, Stack
 
@@ -84,6 +86,9 @@ class Gateway:
                 outcome = await self._pool.invoke(json.dumps(event).encode(), trace_id=trace_id)
         except TimeoutError:
             return refusal(504, "Endpoint request timed out", "InternalServerErrorException")
+        except LaunchError as error:
+            print(f"sam.local: no environment could be made: {error}", file=sys.stderr)
+            return refusal(500, "Internal server error", "InternalServerErrorException")
         except Throttled:
             return refusal(500, "Internal server error", "InternalServerErrorException")
         if outcome.function_error is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .environment import Environment, Outcome
+from .host import Host
 from .logs import LogEvent
 from .stack import Stack
 
@@ -23,9 +24,12 @@ class Throttled(Exception):
 class Pool:
     """Environments are made when a request needs one: the first call is a real cold start."""
 
-    def __init__(self, stack: Stack, limit: int, layer: Path | None, write_log: Callable[[LogEvent], None]) -> None:
+    def __init__(
+        self, stack: Stack, limit: int, host: Host, layer: Path | None, write_log: Callable[[LogEvent], None]
+    ) -> None:
         self.stack = stack
         self.limit = limit
+        self._host = host
         self._layer = layer
         self._write_log = write_log
         self._idle: list[Environment] = []  # most recently used last
@@ -55,10 +59,14 @@ class Pool:
         try:
             environment = self._take_idle()
             if environment is None:
-                environment = Environment(self.stack, self._layer, self._write_log)
+                environment = Environment(self.stack, self._host, self._layer, self._write_log)
                 self._all.add(environment)
                 await environment.start()
             return await environment.invoke(payload, trace_id, request_id, client_context)
+        except BaseException:
+            if environment is not None:
+                environment.lost = True
+            raise
         finally:
             self._busy -= 1
             if environment is not None:

@@ -1,0 +1,220 @@
+"""What this machine can give an environment, and the start of one by the launcher; it knows nothing of invocations."""
+
+import asyncio
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_LAUNCHER = Path(__file__).with_name("launch.py")
+_LAUNCH_TIMEOUT_S = 10.0
+# What AWS puts into /var/runtime, as far as a function could tell: its runtime client and that one's needs.
+_RUNTIME_PACKAGES = ("awslambdaric", "runtime_client", "simplejson", "snapshot_restore_py")
+
+
+class LaunchError(Exception):
+    """An environment could not be made here; the message names what was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """How environments are made. `isolated`: own mounts, processes, network, user. `missing`: for a person to read."""
+
+    isolated: bool
+    lambda_syscalls: bool
+    host_network: bool
+    missing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where things are, as the runtime sees them, and what must be bound there for that."""
+
+    python: str
+    task_root: str
+    variables: Mapping[str, str]
+    binds: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A running launcher and the bound socket on which the runtime expects its Runtime API."""
+
+    process: asyncio.subprocess.Process
+    listening: socket.socket
+
+
+def layout(host: Host, code_dir: Path, layer: Path | None, scratch: Path) -> Layout:
+    """Lambda's own paths when the environment has a root of its own, else the host's."""
+    libraries = layer / "python" if layer is not None else _site_packages()
+    if not host.isolated:
+        runtime = scratch / "runtime"
+        runtime.mkdir(exist_ok=True)
+        for source in _runtime_sources():
+            link = runtime / source.name
+            if not link.is_symlink():
+                link.symlink_to(source)
+        paths = f"{code_dir}:{libraries}:{runtime}"
+        variables = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": paths, "TMPDIR": str(scratch)}
+        return Layout(_base_python(), str(code_dir), {**variables, "HOME": str(scratch)}, ())
+    prefix = Path(sys.base_prefix)
+    binds = [(str(code_dir), "/var/task"), (str(libraries), "/opt/python"), (str(prefix), "/var/lang")]
+    binds += [(str(source), f"/var/runtime/{source.name}") for source in _runtime_sources()]
+    variables = {
+        "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+        "LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/task:/var/task/lib:/opt/lib",
+        "PYTHONPATH": "/var/task:/opt/python:/var/runtime",
+    }
+    python = Path("/var/lang") / Path(_base_python()).relative_to(prefix)
+    return Layout(str(python), "/var/task", variables, binds)
+
+
+async def launch(
+    host: Host,
+    place: Layout,
+    arguments: Sequence[str],
+    variables: Mapping[str, str],
+    scratch: Path,
+    *,
+    output: int,
+    pass_fds: Sequence[int] = (),
+    tmp_mb: int = 512,
+) -> Launched:
+    """Start the runtime `python arguments` in an environment of its own. Raises LaunchError.
+
+    `output` becomes its stdout and stderr; `variables` get AWS_LAMBDA_RUNTIME_API added.
+    """
+    root = scratch / "root"
+    root.mkdir(exist_ok=True)
+    own_network = host.isolated and not host.host_network
+    listening = None if own_network else socket.create_server(("127.0.0.1", 0))
+    api = "127.0.0.1:9001" if listening is None else "{}:{}".format(*listening.getsockname())
+    plan = {
+        "isolated": host.isolated,
+        "lambda_syscalls": host.lambda_syscalls,
+        "host_network": host.host_network,
+        "runtime_api": api,
+        "root": str(root),
+        "binds": list(place.binds),
+        "tmp_mb": tmp_mb,
+        "cwd": place.task_root,
+        "argv": [place.python, *arguments],
+        "environment": {**variables, "AWS_LAMBDA_RUNTIME_API": api},
+    }
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                _base_python(), "-I", "-S", str(_LAUNCHER), str(theirs.fileno()),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={},
+                pass_fds=(theirs.fileno(), *pass_fds), start_new_session=True,
+            )  # fmt: skip
+        try:
+            async with asyncio.timeout(_LAUNCH_TIMEOUT_S):
+                ours.setblocking(False)
+                await asyncio.get_running_loop().sock_sendall(ours, json.dumps(plan).encode() + b"\n")
+                message, received = await _answer(ours)
+        except TimeoutError:
+            message, received = {"error": f"no answer from the launcher in {_LAUNCH_TIMEOUT_S:.0f} s"}, None
+    if "error" in message:
+        await process.wait()
+        raise LaunchError(message["error"])
+    bound = received or listening
+    assert bound is not None
+    bound.setblocking(False)
+    return Launched(process, bound)
+
+
+async def probe(wanted: Host, code_dir: Path, layer: Path | None) -> Host:
+    """What of `wanted` this host can give, found out by making environments that only start Python and end.
+
+    Raises LaunchError when not even a plain process can run the code.
+    """
+    reasons: list[str] = []
+    for candidate in _weaker(wanted):
+        reason = await _try(candidate, code_dir, layer)
+        if reason is None:
+            return candidate if candidate == wanted else _with_reason(candidate, wanted, reasons[0])
+        reasons.append(reason)
+    raise LaunchError(f"no environment can be made here: {reasons[-1]}")
+
+
+async def _try(candidate: Host, code_dir: Path, layer: Path | None) -> str | None:
+    """None when an environment could be made, else why not."""
+    with tempfile.TemporaryDirectory(prefix="sam-local-") as name, tempfile.TemporaryFile() as output:
+        scratch = Path(name)
+        place = layout(candidate, code_dir, layer, scratch)
+        arguments = ["-c", "import awslambdaric"]
+        try:
+            launched = await launch(candidate, place, arguments, place.variables, scratch, output=output.fileno())
+        except LaunchError as error:
+            return str(error)
+        launched.listening.close()
+        if await launched.process.wait() == 0:
+            return None
+        output.seek(0)
+        said = output.read().decode("utf-8", "replace").strip().splitlines()
+        return said[-1] if said else "Python did not start"
+
+
+def _weaker(wanted: Host) -> list[Host]:
+    """From what is wanted down to plain processes."""
+    return [
+        wanted,
+        Host(wanted.isolated, False, wanted.host_network),
+        Host(False, wanted.lambda_syscalls, True),
+        Host(False, False, True),
+    ]
+
+
+def _with_reason(given: Host, wanted: Host, reason: str) -> Host:
+    lacks = []
+    if wanted.isolated and not given.isolated:
+        lacks.append("own mounts, processes, network and user (environments share the host's)")
+    if wanted.lambda_syscalls and not given.lambda_syscalls:
+        lacks.append("the system call filter")
+    missing = f"this host gives environments no {'; no '.join(lacks)}: {reason}"
+    return Host(given.isolated, given.lambda_syscalls, given.host_network, missing)
+
+
+async def _answer(control: socket.socket) -> tuple[dict[str, Any], socket.socket | None]:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(control, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(control)
+    data, fds, _, _ = socket.recv_fds(control, 65536, 1)
+    if not data:
+        return {"error": "the launcher ended without a word"}, None
+    return json.loads(data), socket.socket(fileno=fds[0]) if fds else None
+
+
+def _base_python() -> str:
+    """The interpreter that the venv was made from: its own prefix is found from where it lies."""
+    return os.path.realpath(sys.executable)
+
+
+def _site_packages() -> Path:
+    return _source("awslambdaric").parent
+
+
+def _runtime_sources() -> list[Path]:
+    return [_source(name) for name in _RUNTIME_PACKAGES]
+
+
+def _source(name: str) -> Path:
+    """The directory of a package, or the file of a module."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise LaunchError(f"{name} is not installed; run make setup")
+    path = Path(spec.origin)
+    return path.parent if path.stem == "__init__" else path
