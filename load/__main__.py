@@ -11,12 +11,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from load.coldstart import cold_start_plan, print_cold_starts, write_cold_start_report
+from load.compare import compare, print_comparison, why_unfit
 from load.gate import EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE, ThresholdError, parse_threshold
 from load.launch import LaunchFailed, Unreachable, check_reachable, launch
 from load.plan import Plan, PlanError, load_plan, profile_names
 from load.report import print_summary, write_reports
-from load.rows import BadRecord
+from load.rows import BadRecord, read_rows
+from load.scenarios import ERAS
 from load.settings import SettingsError, check_endpoint, is_loopback, setting
+from load.summary import summarize_directory
 
 EXAMPLES = """\
 examples:
@@ -78,6 +82,24 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(run_)
     run_.set_defaults(command=_run)
 
+    cold = commands.add_parser("coldstart", help="a burst wider than the warm pool: init and what a first call costs")
+    cold.add_argument("-n", type=int, default=10, metavar="N", dest="burst", help="simultaneous calls (default 10)")
+    cold.add_argument("--min-cold", type=int, metavar="K", help="pass only with K confirmed cold starts (default 1)")
+    cold.add_argument("--gap", type=_positive, default=10.0, metavar="S", help="seconds to the warm burst (default 10)")
+    cold.add_argument("--era", choices=ERAS, default=ERAS[0], help=f"MCP revision of the calls (default {ERAS[0]})")
+    _add_common(cold)
+    cold.set_defaults(command=_coldstart)
+
+    compare_ = commands.add_parser("compare", help="judge one run against another, warm and cold apart")
+    compare_.add_argument("base", type=Path, metavar="BASE", help="directory of the run to compare with")
+    compare_.add_argument("candidate", type=Path, metavar="CANDIDATE", help="directory of the run in question")
+    compare_.add_argument(
+        "--effect", type=_positive, default=5.0, metavar="PCT", help="smallest change that matters (5)"
+    )
+    compare_.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the bootstrap (default 1)")
+    compare_.add_argument("--json", action="store_true", help="print the comparison as JSON instead of a table")
+    compare_.set_defaults(command=_compare)
+
     report = commands.add_parser("report", help="make the reports of a run again from its raw files")
     report.add_argument("directory", type=Path, metavar="DIR")
     report.add_argument("--json", action="store_true", help="print summary.json instead of a table")
@@ -104,6 +126,27 @@ def _run(arguments: argparse.Namespace) -> int:
     return send(plan, arguments)
 
 
+def _coldstart(arguments: argparse.Namespace) -> int:
+    if arguments.burst < 1:
+        raise SettingsError(f"-n {arguments.burst} is no burst; give 1 or more")
+    min_cold = 1 if arguments.min_cold is None else arguments.min_cold
+    plan = cold_start_plan(arguments.burst, arguments.gap, min_cold, arguments.era)
+    arguments.out = arguments.out or new_directory("coldstart")
+    return send(plan, arguments)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    base, base_rows = summarize_directory(arguments.base)
+    candidate, candidate_rows = summarize_directory(arguments.candidate)
+    unfit = why_unfit(base, candidate)
+    report = compare(base_rows, candidate_rows, arguments.effect / 100, arguments.seed, unfit)
+    if arguments.json:
+        print(report.to_json())
+    else:
+        print_comparison(report, console())
+    return report.exit_code
+
+
 def send(plan: Plan, arguments: argparse.Namespace) -> int:
     """Runs a plan on the endpoint of the arguments, prints its summary, returns the exit code."""
     endpoint = check_endpoint(arguments.url or setting("MCP_ENDPOINT_URL"))
@@ -123,10 +166,15 @@ def send(plan: Plan, arguments: argparse.Namespace) -> int:
 def show(directory: Path, as_json: bool) -> int:
     """Makes the reports of a directory, prints one of them, returns the run's exit code."""
     summary = write_reports(directory)
-    if as_json:
+    cold = write_cold_start_report(directory, read_rows(directory)) if summary.profile == "coldstart" else None
+    if as_json and cold is not None:
+        print(cold.to_json())
+    elif as_json:
         print(summary.to_json())
     else:
-        print_summary(summary, Console())
+        print_summary(summary, console())
+        if cold is not None:
+            print_cold_starts(cold, console())
     print(f"load: raw rows, summary.json, summary.md and report.html in {directory}", file=sys.stderr)
     return summary.exit_code
 
@@ -153,6 +201,11 @@ def check_budget(plan: Plan, endpoint: str, yes: bool) -> None:
 
 def new_directory(kind: str) -> Path:
     return Path("out") / f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def console() -> Console:
+    """Standard output; wide enough for the tables when it goes to a file or a pipe."""
+    return Console(width=None if sys.stdout.isatty() else 130)
 
 
 def _positive(text: str) -> float:

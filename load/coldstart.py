@@ -1,0 +1,142 @@
+"""Forces cold starts with a burst wider than the warm pool and tells them by the answers' own headers.
+
+Every call of a burst holds its environment longer than the burst takes to arrive, so n calls need n environments. A
+second burst of the same width then meets those environments warm: the difference is what a first call costs. It plans
+and reports; sending is `launch`'s, as for any other run.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+from rich.text import Text
+
+from load.percentiles import Distribution, distribution
+from load.plan import Plan, parse_plan
+from load.rows import Row
+from load.scenarios import HOLD_S
+from load.summary import timed
+
+COLD_STAGE, WARM_STAGE = "cold", "again"
+
+
+class ColdStartReport(BaseModel):
+    """coldstart.json, schema coldstart/1. `burst` is its width, `confirmed` the cold answers of the first burst.
+
+    `already_warm` calls of it met an environment that had served before; `silent` ones carried no X-Lambda-Invocation.
+    `shared` is how many calls had to share an environment with another of the same burst: above 0, the burst was
+    narrower than meant. `first_call_penalty_ms` is the difference of the two bursts' medians, latency from the intended
+    time; null without both.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_: Literal["coldstart/1"] = Field(default="coldstart/1", alias="schema")
+    burst: int
+    confirmed: int
+    already_warm: int
+    silent: int
+    failed: int
+    environments: int
+    shared: int
+    by_init_type: dict[str, int]
+    init_ms: Distribution | None
+    cold_latency_ms: Distribution | None
+    warm_latency_ms: Distribution | None
+    first_call_penalty_ms: float | None
+
+    def to_json(self) -> str:
+        return self.model_dump_json(by_alias=True, indent=1)
+
+
+def cold_start_plan(burst: int, gap_s: float, min_cold: int, era: str) -> Plan:
+    """Two bursts of `burst` calls, `gap_s` apart, each call holding its environment for HOLD_S. Raises PlanError."""
+    document: dict[str, Any] = {
+        "profile": "coldstart",
+        "description": f"{burst} simultaneous calls of {HOLD_S} s, twice, {gap_s:g} s apart",
+        "stages": [
+            {"kind": "burst", "name": COLD_STAGE, "size": burst, "every_s": gap_s},
+            {"kind": "burst", "name": WARM_STAGE, "size": burst, "every_s": HOLD_S + 1},
+        ],
+        "scenarios": {"hold": 1},
+        "eras": {era: 1},
+        "request_timeout_s": 60,
+        "drain_s": 60,
+        "max_in_flight": max(1000, 4 * burst),
+        # A burst is one instant: the last call leaves a little after the first, 0.4 ms a call measured. It matters only
+        # against how long a call holds its environment.
+        "limits": {"send_lag_p99_ms": HOLD_S * 1000 / 2},
+        "thresholds": [
+            "count(errors) == 0",
+            f"count(cold{{stage:{COLD_STAGE}}}) >= {min_cold}",
+            f"count(environments{{stage:{COLD_STAGE}}}) >= {burst}",
+        ],
+    }
+    return parse_plan(document, "coldstart")
+
+
+def cold_start_report(rows: Sequence[Row]) -> ColdStartReport:
+    """What the rows of a cold-start run say."""
+    first = [row for row in rows if row.stage == COLD_STAGE]
+    cold = [row for row in first if row.cold]
+    named = [row.environment_id for row in first if row.environment_id]
+    warm = [row for row in rows if row.stage == WARM_STAGE and row.cold is False]
+    cold_latency = distribution(timed(cold, lambda row: row.latency_ms))
+    warm_latency = distribution(timed(warm, lambda row: row.latency_ms))
+    penalty_ms = None
+    if cold_latency is not None and warm_latency is not None:
+        penalty_ms = round(cold_latency.p50 - warm_latency.p50, 3)
+    return ColdStartReport(
+        schema="coldstart/1",
+        burst=len(first),
+        confirmed=len(cold),
+        already_warm=sum(row.cold is False for row in first),
+        silent=sum(row.cold is None and row.outcome == "ok" for row in first),
+        failed=sum(row.outcome != "ok" for row in first),
+        environments=len(set(named)),
+        shared=len(named) - len(set(named)),
+        by_init_type=_by_init_type(cold),
+        init_ms=distribution([value for row in cold if (value := row.timing("init")) is not None]),
+        cold_latency_ms=cold_latency,
+        warm_latency_ms=warm_latency,
+        first_call_penalty_ms=penalty_ms,
+    )
+
+
+def write_cold_start_report(directory: Path, rows: Sequence[Row]) -> ColdStartReport:
+    report = cold_start_report(rows)
+    (directory / "coldstart.json").write_text(report.to_json() + "\n", encoding="utf-8")
+    return report
+
+
+def print_cold_starts(report: ColdStartReport, console: Console) -> None:
+    """Three or four lines for a person."""
+    console.print(
+        f"{report.confirmed} of {report.burst} simultaneous calls were cold, {report.already_warm} met a warm "
+        f"environment, {report.failed} failed; {report.environments} environments",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if report.shared:
+        sentence = f"{report.shared} calls shared an environment with another: the burst was narrower than meant"
+        console.print(Text(sentence, style="yellow"))
+    if report.silent:
+        sentence = f"{report.silent} answers carried no X-Lambda-Invocation: cold and warm cannot be told apart"
+        console.print(Text(sentence, style="yellow"))
+    for name, values in (
+        ("init", report.init_ms),
+        (f"cold call of {HOLD_S} s", report.cold_latency_ms),
+        (f"warm call of {HOLD_S} s", report.warm_latency_ms),
+    ):
+        if values is not None:
+            spread = f"p50 {values.p50:.0f} ms, p95 {values.p95:.0f} ms, max {values.max:.0f} ms"
+            console.print(f"{name}: {spread} (n={values.n})", highlight=False)
+    if report.first_call_penalty_ms is not None:
+        console.print(f"first call costs {report.first_call_penalty_ms:.0f} ms more than a warm one", highlight=False)
+
+
+def _by_init_type(rows: Sequence[Row]) -> dict[str, int]:
+    kinds = sorted({row.init_type or "unknown" for row in rows})
+    return {kind: sum((row.init_type or "unknown") == kind for row in rows) for kind in kinds}
