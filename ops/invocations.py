@@ -8,7 +8,8 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from ops.percentiles import Sample
 FAILURES = ("timeout", "oom", "error")
 _FINE = {None, "success", "ok"}
 _REPORTS = ("REPORT ", '{"time"')
+_CHUNK = 10_000
 _NAN = float("nan")
 _VERSION_IN_STREAM = re.compile(r"\[([^\]]+)\]")
 
@@ -125,11 +127,10 @@ class _Folding:
     def __init__(self) -> None:
         self.request_ids: list[str] = []
         self.streams: list[str] = []
-        self.ended = array("d")
-        self.columns = tuple(array("d") for _ in range(7))  # Report's numbers, in its order
+        self.waiting: list[tuple[Any, ...]] = []
+        self.columns = tuple(array("d") for _ in range(8))  # Report's numbers, in its order, and when it was written
         self.current: dict[str, str] = {}
         self.started: dict[str, int] = {}
-        self.reported: set[str] = set()
         self.problems: list[Problem] = []
         self.lines: Counter[str] = Counter()
         self.violations: Counter[str] = Counter()
@@ -146,29 +147,27 @@ class _Folding:
             self.first = at
         if self.last is None or at > self.last:
             self.last = at
-        if message.startswith("REPORT R") and (fields := records.report_fields(message)):
-            self._report_fields(event, fields)
+        if fields := records.report_fields(message):
+            self._report(event, fields)
         else:
             self._other(event, records.parse(message))
 
-    def _report_fields(self, event: LogEvent, fields: records.ReportFields) -> None:
-        duration, billed, size, used, init, restore, billed_restore, status, error_type = fields[1:10]
-        request_id: str = fields[0]  # type: ignore[assignment]
-        self._row(event, request_id, duration, billed, size, used, init, restore, billed_restore)
-        self._status(event, request_id, status, error_type)
-
-    def _row(self, event: LogEvent, request_id: str, *numbers: str | float | None) -> None:
-        self.lines["Report"] += 1
-        self.request_ids.append(request_id)
-        self.reported.add(request_id)
+    def _report(self, event: LogEvent, fields: records.ReportFields) -> None:
+        self.waiting.append((*fields[1:8], event.timestamp_ms))
+        self.request_ids.append(fields[0])
         self.streams.append(self.stream_names.setdefault(event.stream, event.stream))
-        self.ended.append(event.timestamp_ms)
-        for column, number in zip(self.columns, numbers, strict=True):
-            column.append(_NAN if number is None else float(number))
+        if fields[8] not in _FINE:
+            self._status(event, fields[0], fields[8], fields[9])
+        if len(self.waiting) >= _CHUNK:
+            self._convert()
+
+    def _convert(self) -> None:
+        """Turns the waiting rows into columns of numbers: a column at a time takes half the time of a row at a time."""
+        for column, values in zip(self.columns, zip(*self.waiting, strict=True), strict=False):
+            column.extend([_NAN if value is None else float(value) for value in values])
+        self.waiting.clear()
 
     def _status(self, event: LogEvent, request_id: str, status: str | None, error_type: str | None) -> None:
-        if status in _FINE:
-            return
         kind = "timeout" if status == "timeout" else "oom" if "OutOfMemory" in (error_type or "") else "error"
         self._problem(kind, event, request_id)
 
@@ -178,7 +177,7 @@ class _Folding:
 
     def _other(self, event: LogEvent, record: records.Record) -> None:
         if isinstance(record, records.Report):
-            self._report(event, record)
+            self._report(event, astuple(record))
             return
         self.lines[type(record).__name__] += 1
         match record:
@@ -203,11 +202,6 @@ class _Folding:
             case _:
                 pass
 
-    def _report(self, event: LogEvent, report: records.Report) -> None:
-        numbers = (report.duration_ms, report.billed_ms, report.memory_size_mb, report.max_memory_used_mb)
-        self._row(event, report.request_id, *numbers, report.init_ms, report.restore_ms, report.billed_restore_ms)
-        self._status(event, report.request_id, report.status, report.error_type)
-
     def _logged(self, event: LogEvent, record: records.Logged) -> None:
         violations = record.fields.get("violations")
         if isinstance(violations, list):
@@ -220,7 +214,8 @@ class _Folding:
         self._problem(kind, event, record.request_id or self.current.get(event.stream), message)
 
     def ledger(self) -> Ledger:
-        duration, billed, size, used, init, restore, billed_restore = map(_frozen, self.columns)
+        self._convert()
+        duration, billed, size, used, init, restore, billed_restore, ended = map(_frozen, self.columns)
         out_of_memory = self._ids_at_their_limit(used, size)
         problems = _one_per_invocation(
             replace(p, kind="oom" if p.request_id in out_of_memory else "error") if p.kind == "killed" else p
@@ -229,7 +224,7 @@ class _Folding:
         return Ledger(
             invocations=Invocations(
                 request_ids=self.request_ids,
-                ended_ms=_frozen(self.ended),
+                ended_ms=ended,
                 streams=self.streams,
                 duration_ms=duration,
                 billed_ms=billed,
@@ -241,15 +236,19 @@ class _Folding:
                 outcomes=self._outcomes(problems),
             ),
             problems=problems,
-            lines=self.lines,
+            lines=self.lines + Counter(Report=len(self.request_ids)),
             violations=self.violations,
-            unfinished=[request_id for request_id in self.started if request_id not in self.reported],
+            unfinished=self._unfinished(),
             environments=len(self.stream_names),
             log_bytes=self.log_bytes,
             first_ms=self.first,
             last_ms=self.last,
             init_types=self.init_types,
         )
+
+    def _unfinished(self) -> list[str]:
+        reported = set(self.request_ids) if self.started else set()
+        return [request_id for request_id in self.started if request_id not in reported]
 
     def _ids_at_their_limit(self, used: Sample, size: Sample) -> set[str]:
         """Invocations whose memory was used up: before `Error Type` was written, the only sign of lack of memory."""
@@ -265,7 +264,7 @@ class _Folding:
         return outcomes
 
 
-def _frozen(column: "array[float]") -> Sample:
+def _frozen(column: array[float]) -> Sample:
     return np.frombuffer(column) if column else np.empty(0)
 
 

@@ -8,9 +8,9 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import botocore.exceptions
 
@@ -28,9 +28,11 @@ _MAX_ATTEMPTS = 10
 _MAX_STUCK_PAGES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class LogEvent:
-    """One log event; times are epoch milliseconds, `message` is as it was written."""
+class LogEvent(NamedTuple):
+    """One log event; times are epoch milliseconds, `message` is as it was written.
+
+    A tuple and not a frozen dataclass because a report makes millions: 0.3 against 1.3 microseconds each.
+    """
 
     timestamp_ms: int
     ingestion_ms: int
@@ -247,7 +249,7 @@ def write_events(batches: Iterable[list[LogEvent]], path: Path) -> Iterator[int]
 
 def event_line(event: LogEvent) -> str:
     """One line of `events.jsonl`."""
-    return json.dumps(asdict(event), ensure_ascii=False) + "\n"
+    return json.dumps(event._asdict(), ensure_ascii=False) + "\n"
 
 
 def read_events(path: Path) -> Iterator[LogEvent]:
