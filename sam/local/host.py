@@ -101,6 +101,7 @@ async def launch(
         "lambda_syscalls": host.lambda_syscalls,
         "host_network": host.host_network,
         "runtime_api": api,
+        "scratch": str(scratch),
         "root": str(root),
         "binds": list(place.binds),
         "tmp_mb": tmp_mb,
@@ -143,7 +144,8 @@ async def probe(wanted: Host, code_dir: Path, layer: Path | None) -> Host:
         if reason is None:
             return candidate if candidate == wanted else _with_reason(candidate, wanted, reasons[0])
         reasons.append(reason)
-    raise LaunchError(f"no environment can be made here: {reasons[-1]}")
+    hint = "; run as an ordinary user, since code is never run as root here" if os.geteuid() == 0 else ""
+    raise LaunchError(f"no environment can be made on this host: {reasons[0]}; as a plain process: {reasons[-1]}{hint}")
 
 
 async def _try(candidate: Host, code_dir: Path, layer: Path | None) -> str | None:

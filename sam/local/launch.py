@@ -205,16 +205,20 @@ def raise_loopback() -> None:
 
 
 def plain(plan: Plan, control: socket.socket) -> int:
-    """The runtime as an ordinary process of this user; only the system call filter is left of the walls."""
+    """The runtime as an ordinary process: of this user, and never as root, whose reach would be the whole machine."""
     from sam.local import processes
 
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    uid = None
+    if os.geteuid() == 0:
+        uid = FIRST_UID + os.getpid()
+        os.chown(plan["scratch"], uid, GID)
     answer(control, {"runtime_api": plan["runtime_api"]})
     control.close()
     runtime = os.fork()
     if runtime == 0:
         die_with_parent()
-        become_runtime(plan, None)
+        become_runtime(plan, uid)
     os.closerange(0, TASKS_AND_FILES)
     code = ended(runtime)
     while left := processes.descendants(os.getpid()):
@@ -233,6 +237,9 @@ def become_runtime(plan: Plan, uid: int | None) -> NoReturn:
     try:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            with contextlib.suppress(OSError):  # some are the C library's own
+                signal.signal(number, signal.SIG_DFL)
         if uid is not None:
             drop_to(uid)
         limit(resource.RLIMIT_NOFILE, TASKS_AND_FILES)
