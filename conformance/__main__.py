@@ -1,0 +1,133 @@
+"""The command line, `python -m conformance URL`: reads options, runs pytest with the plugin, prints one report."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from conformance import exits
+from conformance.plugin import PARTS, Refused, preflight
+from conformance.report import coverage, progress, results, terminal
+from conformance.target import UsageFault, read_target
+
+PACKAGE = Path(__file__).parent
+# Plugins of other tools that happen to be installed: they cost start-up time or patch the process.
+UNWANTED_PLUGINS = ("locust", "hypothesispytest", "anyio", "cacheprovider", "junitxml", "pastebin", "faulthandler")
+
+EXAMPLES = """\
+examples:
+  python -m conformance https://example.test/prod/lambda/mcp/
+  python -m conformance URL -n 4 --only protocol --strict
+  python -m conformance URL --header Authorization=@token.txt
+  python -m conformance URL --header x-api-key=env:STAGING_KEY --profile kernel --full
+  python -m conformance URL --smoke
+  python -m conformance requirements
+
+exit codes: 0 pass, 1 a check failed, 2 usage, 3 unreachable or credentials refused, 4 nothing was judged,
+            5 stale baseline, 130 interrupted
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options; the endpoint may also come from MCP_ENDPOINT_URL or .env."""
+    parser = argparse.ArgumentParser(
+        prog="python -m conformance",
+        description="Judge an MCP endpoint: the protocol, the interpreter's tools, and its blocking by effect.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("endpoint", nargs="?", metavar="URL", help="the endpoint, or the word `requirements`")
+    parser.add_argument("--only", choices=PARTS, help="one part of the suite")
+    parser.add_argument("-k", dest="keyword", metavar="EXPRESSION", help="checks whose name matches, as in pytest")
+    parser.add_argument("--smoke", action="store_true", help="only the three checks of the deployment test")
+    parser.add_argument("--profile", default="lambda", help="what is claimed: lambda, kernel, open or a .yaml file")
+    parser.add_argument(
+        "--header", action="append", default=[], metavar="NAME=@FILE|env:VAR", help="a header to send; repeatable"
+    )
+    parser.add_argument("-n", dest="workers", type=int, default=0, metavar="N", help="run in N processes")
+    parser.add_argument("--strict", action="store_true", help="SHOULD and derived requirements fail the run too")
+    parser.add_argument("--full", action="store_true", help="also run what can make an endpoint slow or ill")
+    parser.add_argument("--timeout", type=float, default=20.0, metavar="S", help="seconds for one answer (20)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where records and reports go (out/conformance-<time>)")
+    parser.add_argument("--json", action="store_true", help="the report's summary as JSON on stdout")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code."""
+    try:
+        options = build_parser().parse_args(argv)
+    except SystemExit as stop:
+        return exits.USAGE if stop.code else exits.PASS
+    if options.endpoint == "requirements":
+        print(coverage.render())
+        return exits.PASS
+    try:
+        if options.workers < 0:
+            raise UsageFault(f"-n {options.workers} must be 0 or more.")
+        target = read_target(
+            options.endpoint, profile=options.profile, headers=options.header, timeout_s=options.timeout
+        )
+        preflight(target)
+    except UsageFault as fault:
+        return _complain(fault, exits.USAGE)
+    except Refused as refusal:
+        return _complain(refusal, exits.UNREACHABLE)
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    out = options.out or Path("out") / f"conformance-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    code = _run_pytest(options, out.absolute())
+    _report(out, as_json=options.json)
+    return code
+
+
+def _complain(fault: Exception, code: int) -> int:
+    print(fault, file=sys.stderr)
+    return code
+
+
+def _run_pytest(options: argparse.Namespace, out: Path) -> int:
+    arguments = [
+        *(f"-pno:{name}" for name in UNWANTED_PLUGINS),
+        *("-p", "conformance.plugin", "-c", str(PACKAGE / "pytest.ini"), "--rootdir", str(PACKAGE)),
+        *("--results", str(out), "--profile", options.profile, "--request-timeout", str(options.timeout)),
+        *(f"--header={header}" for header in options.header),
+        *(f"--{name}" for name in ("full", "smoke") if getattr(options, name)),
+        *(["--fail-warnings"] if options.strict else []),
+    ]
+    if options.endpoint:
+        arguments += ["--endpoint", options.endpoint]
+    if options.only:
+        arguments += ["--only", options.only]
+    if options.keyword:
+        arguments += ["-k", options.keyword]
+    if options.workers:
+        arguments += ["-n", str(options.workers), "--dist", "worksteal"]
+    parts = [options.only] if options.only else ["tools"] if options.smoke else PARTS
+    code = pytest.main([*arguments, *(str(PACKAGE / part) for part in parts)], plugins=[progress.Progress()])
+    if code == pytest.ExitCode.USAGE_ERROR and not (out / "run.json").is_file():
+        return exits.USAGE
+    return int(code)
+
+
+def _report(out: Path, *, as_json: bool) -> None:
+    if not (out / "run.json").is_file():
+        return
+    if as_json:
+        print(json.dumps({k: v for k, v in results.build(out).items() if k != "checks"}, ensure_ascii=False))
+        return
+    print(terminal.render(out, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

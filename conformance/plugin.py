@@ -1,0 +1,334 @@
+"""The pytest side of the suite: options, fixtures, severity, and one record per check written as it ends.
+
+It must not print findings (report/ does) and must not judge an endpoint (the checks do).
+"""
+
+import json
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+
+from conformance import exits
+from conformance.catalogue import Level, load, strongest
+from conformance.client import Client, Discovery, discover
+from conformance.finding import NonConformance
+from conformance.messages import Era, Malformed
+from conformance.records import VERDICTS, CheckRecord, RunRecord, SecurityVerdict, Status, count, exit_code, read_checks
+from conformance.report import junit, results, terminal
+from conformance.target import Target, UsageFault, read_target
+from conformance.wire import WireError
+
+PROPERTY = "conformance"
+CLIENT = pytest.StashKey[Client]()
+VERDICT = pytest.StashKey[SecurityVerdict]()
+RUN = pytest.StashKey["Run"]()
+TARGET = pytest.StashKey[Target]()
+PARTS = ("protocol", "tools", "security")
+
+
+class Refused(Exception):
+    """The endpoint is unreachable or does not take our credentials, so nothing can be judged."""
+
+
+@dataclass(slots=True)
+class Run:
+    """The controller's side of one run: where its files go and what has been counted so far."""
+
+    out: Path
+    started: datetime
+    selection: str
+    strict: bool
+    eras: dict[str, str]
+    stream: TextIO
+    interrupted: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
+    code: int = exits.INCONCLUSIVE
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("conformance", "judge an MCP endpoint")
+    group.addoption("--endpoint", metavar="URL", help="the endpoint; also MCP_ENDPOINT_URL or .env")
+    group.addoption(
+        "--profile", default="lambda", metavar="NAME", help="what the deployment claims: lambda, kernel, open"
+    )
+    group.addoption("--header", action="append", default=[], metavar="NAME=@FILE|env:VAR", help="a header; repeatable")
+    group.addoption("--fail-warnings", action="store_true", help="SHOULD and derived requirements fail the run too")
+    group.addoption("--full", action="store_true", help="also run what can make an endpoint slow or ill")
+    group.addoption("--smoke", action="store_true", help="only the three checks of the deployment test")
+    group.addoption("--only", choices=PARTS, help="one part of the suite")
+    group.addoption("--request-timeout", type=float, default=20.0, metavar="S", help="seconds for one answer")
+    group.addoption("--results", metavar="DIR", help="where records and reports go")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "requirement(*ids): the catalogue ids a check serves")
+    config.addinivalue_line("markers", "smoke: one of the three checks of the deployment test")
+
+
+def preflight(target: Target) -> Discovery:
+    """Finds out whether the endpoint can be judged at all, and what it is.
+
+    Raises:
+        Refused: with one sentence for a person.
+    """
+    client = Client(target)
+    try:
+        found = discover(client)
+    except WireError as error:
+        raise Refused(f"{error} Check the URL and that the endpoint is up.") from None
+    statuses = {exchange.get("status") for exchange in client.exchanges}
+    url = target.endpoint.url
+    if statuses <= {401, 403}:
+        hint = "was refused; check its value" if target.credentials else "is missing; set MCP_API_KEY or use --header"
+        raise Refused(f"{url} answered {_words(statuses)}: the credential {hint}.")
+    if statuses <= {404, 405} or statuses <= {500, 502, 503, 504}:
+        raise Refused(f"{url} answered {_words(statuses)} to every first request; check the path and the deployment.")
+    return found
+
+
+def _words(statuses: set[object]) -> str:
+    return " and ".join(sorted(map(str, statuses)))
+
+
+def target_of(config: pytest.Config) -> Target:
+    """The target the options name, read once per process.
+
+    Raises:
+        UsageFault
+    """
+    if TARGET not in config.stash:
+        config.stash[TARGET] = read_target(
+            config.getoption("--endpoint"),
+            profile=config.getoption("--profile"),
+            headers=config.getoption("--header"),
+            timeout_s=config.getoption("--request-timeout"),
+        )
+    return config.stash[TARGET]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    config = session.config
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    try:
+        target = target_of(config)
+        found = preflight(target)
+    except UsageFault as fault:
+        pytest.exit(str(fault), returncode=exits.USAGE)
+    except Refused as refusal:
+        pytest.exit(str(refusal), returncode=exits.UNREACHABLE)
+    started = datetime.now(UTC)
+    out = Path(config.getoption("--results") or f"out/conformance-{started:%Y%m%dT%H%M%SZ}")
+    out.mkdir(parents=True, exist_ok=True)
+    selection = " ".join(filter(None, [config.getoption("--only"), config.option.keyword]))
+    eras = {str(era): "spoken" for era in found.eras} | {str(era): why for era, why in found.missing.items()}
+    config.stash[RUN] = Run(
+        out=out,
+        started=started,
+        selection="smoke" if config.getoption("--smoke") else selection or "all",
+        strict=config.getoption("--fail-warnings"),
+        eras=eras,
+        stream=(out / "checks.jsonl").open("w", encoding="utf-8"),
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    only, smoke = config.getoption("--only"), config.getoption("--smoke")
+    keep = [
+        item
+        for item in items
+        if (not only or _part(item) == only) and (not smoke or item.get_closest_marker("smoke") is not None)
+    ]
+    if len(keep) != len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in keep])
+        items[:] = keep
+
+
+@pytest.fixture(scope="session")
+def target(pytestconfig: pytest.Config) -> Target:
+    """The endpoint with its credentials and profile."""
+    return target_of(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def discovery(target: Target) -> Discovery:
+    """What the endpoint says it is, asked once per worker."""
+    return discover(Client(target))
+
+
+@pytest.fixture
+def client(request: pytest.FixtureRequest, target: Target, discovery: Discovery) -> Client:
+    """This check's way to the endpoint; what it exchanges is shown when the check fails."""
+    made = Client(target, discovery.session_id)
+    request.node.stash[CLIENT] = made
+    return made
+
+
+def _speaks(discovery: Discovery, era: Era) -> None:
+    if era not in discovery.eras:
+        pytest.skip(f"the endpoint does not speak {era}: {discovery.missing.get(era, 'unknown')}")
+
+
+@pytest.fixture
+def modern(client: Client, discovery: Discovery) -> Client:
+    """The client, when the endpoint speaks 2026-07-28."""
+    _speaks(discovery, Era.MODERN)
+    return client
+
+
+@pytest.fixture
+def handshake(client: Client, discovery: Discovery) -> Client:
+    """The client, when the endpoint speaks 2025-11-25."""
+    _speaks(discovery, Era.HANDSHAKE)
+    return client
+
+
+@pytest.fixture(params=[Era.HANDSHAKE, Era.MODERN], ids=str)
+def era(request: pytest.FixtureRequest, discovery: Discovery) -> Era:
+    """Each era the endpoint speaks, for checks that hold in both."""
+    chosen: Era = request.param
+    _speaks(discovery, chosen)
+    return chosen
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, "pytest.TestReport", None]:
+    outcome = yield
+    report: pytest.TestReport = outcome.get_result()
+    if report.when != "call" and not (report.when == "setup" and call.excinfo):
+        return
+    record = _record(item, call, report.duration * 1000)
+    report.user_properties.append((PROPERTY, record.model_dump(mode="json")))
+    if record.status == "warning" and not item.config.getoption("--fail-warnings"):
+        # Native pytest shows a warning as an expected failure: visible, and no cause for a red run.
+        report.outcome = "skipped"
+        report.wasxfail = f"{record.level} {' '.join(record.requirements)}: {record.message}"
+
+
+def _part(item: pytest.Item) -> str:
+    return next((part for part in PARTS if part in item.path.parts), "other")
+
+
+def _ids(item: pytest.Item) -> tuple[str, ...]:
+    named = [one for mark in item.iter_markers("requirement") for one in mark.args]
+    if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+        era = item.callspec.params.get("era")
+        if era is not None:
+            catalogue = load()
+            here = [one for one in named if catalogue[one].catalogue in (str(era), "contract")]
+            named = here or named
+    return tuple(named)
+
+
+def _record(item: pytest.Item, call: pytest.CallInfo[None], duration_ms: float) -> CheckRecord:
+    ids = _ids(item)
+    level = strongest(ids) if ids else Level.MUST
+    status, message, expected, got = _judged(call, level)
+    client = item.stash.get(CLIENT, None)
+    catalogue = load()
+    keep = client.exchanges[-8:] if client and status in ("failed", "warning", "error") else []
+    redact = client.target.redact if client else str
+    return CheckRecord(
+        id=f"{_part(item)}.{item.name.removeprefix('test_')}",
+        part=_part(item),
+        requirements=ids,
+        level=level,
+        sources=tuple(catalogue[one].source for one in ids),
+        status=status,
+        message=redact(message),
+        expected=redact(expected),
+        got=redact(got),
+        duration_ms=round(duration_ms, 1),
+        exchanges=tuple(keep),
+        security=item.stash.get(VERDICT, None),
+    )
+
+
+def _judged(call: pytest.CallInfo[None], level: Level) -> tuple[Status, str, str, str]:
+    if call.excinfo is None:
+        return "passed", "", "", ""
+    fault = call.excinfo.value
+    failing: Status = "failed" if level is Level.MUST else "warning"
+    if isinstance(fault, pytest.skip.Exception):
+        return "skipped", str(fault.msg), "", ""
+    if isinstance(fault, NonConformance | Malformed):
+        return failing, fault.message, _show(fault.expected), _show(fault.got)
+    if isinstance(fault, WireError):
+        return failing, str(fault), "an answer", "none"
+    return "error", f"The check itself broke: {type(fault).__name__}: {fault}"[:1000], "", ""
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 1500 else f"{text[:1500]}..."
+
+
+class Recorder:
+    """Writes each record the moment its check ends, in the controller only, wherever the check ran."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == PROPERTY:
+                self.run.stream.write(json.dumps(value, ensure_ascii=False) + "\n")
+                self.run.stream.flush()
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        self.run.interrupted = isinstance(excinfo.value, KeyboardInterrupt)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection(session: pytest.Session) -> None:
+    run = session.config.stash.get(RUN, None)
+    if run is not None and not session.config.pluginmanager.has_plugin("conformance-recorder"):
+        session.config.pluginmanager.register(Recorder(run), "conformance-recorder")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    run = session.config.stash.get(RUN, None)
+    if run is None:
+        return
+    run.stream.close()
+    checks = list(read_checks(run.out / "checks.jsonl"))
+    run.counts = count(checks)
+    if run.interrupted:
+        run.code = exits.INTERRUPTED
+    elif exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+        run.code = exits.INCONCLUSIVE
+    elif exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED):
+        run.code = exits.USAGE
+    else:
+        run.code = exit_code(run.counts, strict=run.strict)
+    record = RunRecord(
+        endpoint=target_of(session.config).endpoint.url,
+        profile=target_of(session.config).profile.name,
+        started=run.started.isoformat(timespec="seconds"),
+        duration_s=round((datetime.now(UTC) - run.started).total_seconds(), 2),
+        exit_code=run.code,
+        verdict=VERDICTS[run.code],
+        strict=run.strict,
+        selection=run.selection,
+        eras=run.eras,
+    )
+    (run.out / "run.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    results.write(run.out)
+    junit.write(run.out)
+    session.exitstatus = run.code
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    run = config.stash.get(RUN, None)
+    if run is not None:
+        terminalreporter.write_line("")
+        terminalreporter.write_line(terminal.render(run.out, colour=False))

@@ -1,0 +1,281 @@
+"""Checks that hold in both eras: Origin, ids, malformed bodies, tool lists, unknown tools, bad arguments."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+
+import jsonschema
+import pytest
+
+from conformance.client import Client, Discovery
+from conformance.finding import NonConformance, expect, expect_error, expect_result, expect_status, requirement
+from conformance.messages import (
+    Era,
+    changed,
+    encode,
+    next_id,
+    request_headers,
+    request_message,
+    text_blocks,
+)
+
+UNKNOWN_TOOL = "no_such_tool"
+# What a stack trace or a validator's dump looks like in an error text that a stranger gets to read.
+INTERNALS = re.compile(
+    r'Traceback \(most recent|File "/|site-packages|/var/task|input_value=|pydantic|at 0x[0-9a-f]{6}'
+)
+
+
+def headers_of(era: Era, method: str) -> list[tuple[str, str]]:
+    """The ordinary headers of a request in that era."""
+    return request_headers(era, method, None)
+
+
+def list_tools(client: Client, era: Era) -> list[dict[str, object]]:
+    """All tools, over all pages (at most 20)."""
+    tools: list[dict[str, object]] = []
+    cursor: object = None
+    for _ in range(20):
+        result = expect_result(client.call(era, "tools/list", {"cursor": cursor} if cursor else None))
+        page = result["tools"]
+        assert isinstance(page, list)
+        tools += page
+        cursor = result.get("nextCursor")
+        if cursor is None:
+            return tools
+    raise NonConformance("tools/list still has a nextCursor after 20 pages.", got=cursor)
+
+
+def refuse(client: Client, body: bytes, era: Era, *, half_close: bool = False) -> None:
+    """Expects a malformed body to be refused with a 4xx and no result."""
+    answer = client.send(body, headers=headers_of(era, "tools/list"), half_close=half_close)
+    shown = answer.body[:400].decode(errors="replace")
+    expect(400 <= answer.status < 500, "A malformed request was not refused with a 4xx.", got=answer.status)
+    expect(b'"result"' not in answer.body, "A malformed request was given a result.", got=shown)
+
+
+@requirement("T26-02", "T25-02")
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example.com", "null", "https://{host}.evil.example.com"], ids=["other", "null", "suffix"]
+)
+def test_foreign_origin_is_403(client: Client, era: Era, origin: str) -> None:
+    value = origin.format(host=client.target.endpoint.host)
+    body = encode(request_message(era, "tools/list", None, next_id()))
+    answer = client.send(body, headers=[*headers_of(era, "tools/list"), ("Origin", value)])
+    expect_status(answer, 403)
+
+
+@requirement("T26-03")
+def test_absent_origin_is_served(client: Client, era: Era) -> None:
+    expect_result(client.call(era, "tools/list"))
+
+
+@requirement("T26-07", "T25-06")
+def test_answer_is_json_or_an_event_stream(client: Client, era: Era) -> None:
+    answer = client.call(era, "tools/list").answer
+    known = ("application/json", "text/event-stream")
+    expect(answer.media_type in known, "The Content-Type is neither.", expected=known, got=answer.media_type)
+
+
+@requirement("B26-01", "B25-01")
+@pytest.mark.parametrize("request_id", [1, 0, -7, 2**53 - 1, "abc", "", "1", "\u00fc-\u4e2d"], ids=repr)
+def test_id_is_echoed_with_its_type(client: Client, era: Era, request_id: object) -> None:
+    reply = client.call(era, "tools/list", request_id=request_id)
+    expect_result(reply)
+
+
+@requirement("B26-03", "B25-01")
+def test_error_echoes_the_id(client: Client, era: Era) -> None:
+    reply = client.call(era, "unknown/method", {}, request_id="error-id")
+    expect_error(reply, -32601)
+    assert reply.message is not None
+    expect(reply.message.get("id") == "error-id", "An error does not carry the request's id.", got=reply.message)
+
+
+@requirement("B26-06", "B25-02")
+@pytest.mark.parametrize("request_id", [None, 1.5, True, {}, []], ids=["null", "float", "bool", "object", "array"])
+def test_id_of_another_type_is_not_executed(client: Client, era: Era, request_id: object) -> None:
+    refuse(client, encode(request_message(era, "tools/list", None, request_id)), era)
+
+
+@requirement("B26-07", "B25-04")
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"{", id="truncated"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b'{"jsonrpc":"2.0","id":1,"method":"\xff\xfe"}', id="bad-utf8"),
+        pytest.param(b"not json", id="text"),
+    ],
+)
+def test_malformed_json_is_refused(client: Client, era: Era, body: bytes) -> None:
+    refuse(client, body, era)
+
+
+@requirement("B26-07", "B25-04")
+def test_malformed_json_is_a_parse_error(client: Client, era: Era) -> None:
+    answer = client.send(b"{", headers=headers_of(era, "tools/list"))
+    expect(b"-32700" in answer.body, "The error code is not -32700.", expected=-32700, got=answer.body.decode())
+
+
+@requirement("B26-08", "B25-04")
+@pytest.mark.parametrize("kind", ["batch", "no-jsonrpc", "wrong-jsonrpc", "not-an-object", "no-method"])
+def test_broken_envelope_is_refused(client: Client, era: Era, kind: str) -> None:
+    message = request_message(era, "tools/list", None, next_id())
+    broken: object = {
+        "batch": [message],
+        "no-jsonrpc": {key: value for key, value in message.items() if key != "jsonrpc"},
+        "wrong-jsonrpc": message | {"jsonrpc": "1.0"},
+        "not-an-object": "tools/list",
+        "no-method": {key: value for key, value in message.items() if key != "method"},
+    }[kind]
+    refuse(client, encode(broken), era)
+
+
+@requirement("B26-14", "L26-04", "B25-05", "L25-04")
+def test_tool_schemas_are_valid(client: Client, era: Era) -> None:
+    for tool in list_tools(client, era):
+        for key in ("inputSchema", "outputSchema"):
+            schema = tool.get(key)
+            if schema is None and key == "outputSchema":
+                continue
+            expect(isinstance(schema, dict), f"{key} of {tool['name']} is no object.", got=schema)
+            assert isinstance(schema, dict)
+            dialect = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+            try:
+                dialect.check_schema(schema)
+            except jsonschema.SchemaError as error:
+                raise NonConformance(f"{key} of {tool['name']} is invalid: {error.message}", got=schema) from None
+
+
+@requirement("B26-15", "B25-05")
+def test_schemas_refer_to_nothing_on_the_network(client: Client, era: Era) -> None:
+    for tool in list_tools(client, era):
+        for reference in references(tool):
+            expect(reference.startswith("#"), f"{tool['name']} refers outside its schema.", got=reference)
+
+
+def references(node: object) -> Iterator[str]:
+    """Every $ref in a JSON value."""
+    if isinstance(node, Mapping):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+@requirement("L26-05", "L25-05")
+def test_tool_names_are_plain_and_unique(client: Client, era: Era) -> None:
+    names = [str(tool["name"]) for tool in list_tools(client, era)]
+    for name in names:
+        expect(re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", name), "A tool name is outside the guidance.", got=name)
+    expect(len(set(names)) == len(names), "A tool name appears twice.", got=names)
+
+
+@requirement("L26-02", "L26-03")
+def test_tool_list_does_not_change(client: Client, era: Era) -> None:
+    first = list_tools(client, era)
+    client.tool(era, UNKNOWN_TOOL, {})
+    for _ in range(3):
+        again = list_tools(client, era)
+        expect(again == first, "tools/list differs between connections.", expected=first, got=again)
+
+
+@requirement("L26-08", "L25-02")
+def test_unknown_tool_is_a_protocol_error(client: Client, era: Era) -> None:
+    reply = client.tool(era, UNKNOWN_TOOL, {})
+    if reply.result is not None and reply.result.get("isError"):
+        raise NonConformance("An unknown tool came back as a tool result with isError.", got=reply.result)
+    expect_error(reply, -32602, status=(200, 400))
+
+
+@requirement("L26-09")
+@pytest.mark.parametrize(
+    "params",
+    [
+        pytest.param({"arguments": {}}, id="no-name"),
+        pytest.param({"name": 5, "arguments": {}}, id="name-is-a-number"),
+        pytest.param({"name": UNKNOWN_TOOL, "arguments": [1]}, id="arguments-are-an-array"),
+    ],
+)
+def test_malformed_call_is_a_protocol_error(client: Client, era: Era, params: dict[str, object]) -> None:
+    headers: dict[str, str | list[str] | None] = {}
+    if era is Era.MODERN and not isinstance(params.get("name"), str):
+        headers["Mcp-Name"] = str(params.get("name", UNKNOWN_TOOL))
+    expect_error(client.call(era, "tools/call", params, headers=headers), -32602, -32600, -32020, status=(200, 400))
+
+
+def tool_with_required(discovery: Discovery) -> tuple[str, dict[str, object]]:
+    """A tool that cannot run without arguments, and its properties; calling it wrongly is therefore harmless."""
+    for name, tool in discovery.tools.items():
+        schema = tool.get("inputSchema")
+        if isinstance(schema, dict) and schema.get("required") and isinstance(schema.get("properties"), dict):
+            return name, schema["properties"]
+    pytest.skip("no tool has a required argument")
+
+
+@requirement("L26-10", "L25-03")
+@pytest.mark.parametrize("kind", ["missing", "wrong-type"])
+def test_bad_arguments_are_told_to_the_model(client: Client, era: Era, discovery: Discovery, kind: str) -> None:
+    name, properties = tool_with_required(discovery)
+    arguments = {} if kind == "missing" else {key: {"unexpected": 1} for key in properties}
+    reply = client.tool(era, name, arguments)
+    result = expect_result(reply)
+    text = " ".join(text_blocks(result))
+    expect(result.get("isError") is True, "Bad arguments did not set isError.", expected=True, got=result)
+    named = any(key in text for key in properties)
+    expect(named, "The text names no argument, so a model cannot mend its call.", expected=list(properties), got=text)
+
+
+@requirement("L26-13", "L25-08")
+@pytest.mark.parametrize("kind", ["bad-arguments", "unknown-tool", "unknown-method", "bad-json", "bad-envelope"])
+def test_errors_tell_no_internals(client: Client, era: Era, discovery: Discovery, kind: str) -> None:
+    if kind == "bad-arguments":
+        name, properties = tool_with_required(discovery)
+        body = client.tool(era, name, {key: {"unexpected": 1} for key in properties}).answer.body
+    elif kind == "unknown-tool":
+        body = client.tool(era, UNKNOWN_TOOL, {}).answer.body
+    elif kind == "unknown-method":
+        body = client.call(era, "unknown/method", {}).answer.body
+    elif kind == "bad-json":
+        body = client.send(b"{", headers=headers_of(era, "tools/list")).body
+    else:
+        body = client.send(encode([{"jsonrpc": "1"}]), headers=headers_of(era, "tools/list")).body
+    text = body.decode(errors="replace")
+    found = INTERNALS.search(text)
+    expect(
+        found is None, "An error shows the server's internals.", got=text[max(0, found.start() - 80) :] if found else ""
+    )
+
+
+@requirement("L26-13", "L25-08")
+def test_oversized_body_is_refused_not_crashed(client: Client, era: Era) -> None:
+    message = request_message(era, "tools/call", {"name": UNKNOWN_TOOL, "arguments": {"x": "a" * 7_000_000}}, 1)
+    headers = request_headers(era, "tools/call", {"name": UNKNOWN_TOOL})
+    answer = client.send(encode(message), headers=headers)
+    expect(answer.status < 500, "A body of 7 MB was met with a server error.", expected="4xx", got=answer.status)
+    expect(answer.status >= 400 or b"-32602" in answer.body, "A 7 MB body was taken.", got=answer.status)
+
+
+@requirement("P26-01", "P25-01")
+def test_invalid_cursor_is_invalid_params(client: Client, era: Era) -> None:
+    expect_error(client.call(era, "tools/list", {"cursor": "no-such-cursor"}), -32602)
+
+
+@requirement("L26-13", "L25-08")
+def test_wrong_content_type_is_refused(client: Client, era: Era) -> None:
+    body = encode(request_message(era, "tools/list", None, next_id()))
+    answer = client.send(body, headers=changed(headers_of(era, "tools/list"), {"Content-Type": "text/plain"}))
+    expect(400 <= answer.status < 500, "A text/plain body was taken for JSON.", expected="4xx", got=answer.status)
+
+
+@requirement("R26-01", "R25-01", "G26-01")
+def test_only_own_progress_is_streamed(client: Client, era: Era) -> None:
+    reply = client.call(era, "tools/list")
+    strays = [
+        one for one in reply.notifications if one["method"] in ("notifications/progress", "notifications/message")
+    ]
+    expect(not strays, "Progress or logs came without being asked for.", got=json.dumps(strays))

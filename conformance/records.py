@@ -1,0 +1,94 @@
+"""The records a run leaves: one per check, written to checks.jsonl as it ends. Reports are made from these alone."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from conformance import exits
+
+Status = Literal["passed", "failed", "warning", "error", "skipped"]
+
+
+class SecurityVerdict(BaseModel):
+    """What one program of the corpus did."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["attack", "persistence", "benign", "resource"]
+    group: str
+    verdict: Literal["BLOCKED", "CONTAINED", "LEAKED", "CRASHED", "UNSUPPORTED", "OK", "REFUSED"]
+    evidence: str = ""
+    why: str = ""
+
+
+class CheckRecord(BaseModel):
+    """One check's outcome. `status` error means the check itself broke, which fails a run like a failure."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    part: str
+    requirements: tuple[str, ...] = ()
+    level: str = "MUST"
+    sources: tuple[str, ...] = ()
+    status: Status
+    message: str = ""
+    expected: str = ""
+    got: str = ""
+    duration_ms: float = 0.0
+    exchanges: tuple[dict[str, Any], ...] = ()
+    security: SecurityVerdict | None = None
+
+
+class RunRecord(BaseModel):
+    """What a run was: the first line of run.json, everything a report needs that no check knows."""
+
+    endpoint: str
+    profile: str
+    started: str
+    duration_s: float
+    exit_code: int
+    verdict: str
+    strict: bool
+    selection: str
+    eras: dict[str, str] = {}
+
+
+def read_checks(path: Path) -> Iterator[CheckRecord]:
+    """The records of a checks.jsonl; a last line cut by an interruption is left out."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                yield CheckRecord.model_validate_json(line)
+            except ValidationError:
+                continue
+
+
+def count(checks: Iterable[CheckRecord]) -> dict[str, int]:
+    """How many checks per status, every status present."""
+    counted = Counter(check.status for check in checks)
+    statuses: tuple[Status, ...] = ("passed", "failed", "error", "warning", "skipped")
+    return {status: counted[status] for status in statuses}
+
+
+def exit_code(counts: dict[str, int], *, strict: bool) -> int:
+    """The gate: a failed or broken check fails, a warning only when strict; a run that judged nothing is not a pass."""
+    if counts["failed"] or counts["error"] or (strict and counts["warning"]):
+        return exits.GATE_FAILED
+    if counts["passed"] + counts["warning"] == 0:
+        return exits.INCONCLUSIVE
+    return exits.PASS
+
+
+VERDICTS = {
+    exits.PASS: "pass",
+    exits.GATE_FAILED: "fail",
+    exits.USAGE: "usage",
+    exits.UNREACHABLE: "unreachable",
+    exits.INCONCLUSIVE: "inconclusive: nothing was judged",
+    exits.STALE_BASELINE: "stale baseline",
+    exits.INTERRUPTED: "interrupted",
+}

@@ -1,0 +1,83 @@
+"""The report a person reads: failures first, each with its requirement, source, request and answer, then the counts."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from conformance.records import CheckRecord, RunRecord, count, read_checks
+from conformance.report.results import read_run, security_summary
+
+SHOWN_EXCHANGES = 2
+MARKS = {"failed": ("FAIL", "31"), "error": ("ERROR", "35"), "warning": ("WARN", "33")}
+
+
+def render(out: Path, *, colour: bool) -> str:
+    """The text of a run, from its files. With `colour`, ANSI colours."""
+    run, checks = read_run(out), list(read_checks(out / "checks.jsonl"))
+    lines: list[str] = []
+    for status in ("failed", "error", "warning"):
+        for check in (one for one in checks if one.status == status):
+            lines += [*_finding(check, colour), ""]
+    lines += _skips(checks)
+    lines += _security(checks)
+    lines += _summary(run, checks, out, colour)
+    return "\n".join(lines)
+
+
+def _paint(text: str, code: str, colour: bool) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if colour else text
+
+
+def _finding(check: CheckRecord, colour: bool) -> Iterator[str]:
+    mark, code = MARKS[check.status]
+    yield f"{_paint(mark, code, colour)} {check.id}  [{check.level}]"
+    yield f"  {check.message}"
+    for one, source in zip(check.requirements, check.sources, strict=True):
+        yield f"  {one}: {source}"
+    if check.expected:
+        yield f"  expected: {check.expected[:300]}"
+    if check.got:
+        yield f"  got:      {check.got[:500]}"
+    for exchange in check.exchanges[-SHOWN_EXCHANGES:]:
+        yield f"  $ {str(exchange.get('request'))[:900]}"
+        yield f"    -> {exchange.get('status', exchange.get('error'))} {str(exchange.get('body', ''))[:400]}"
+
+
+def _skips(checks: list[CheckRecord]) -> list[str]:
+    reasons: dict[str, int] = {}
+    for check in checks:
+        if check.status == "skipped":
+            reasons[check.message] = reasons.get(check.message, 0) + 1
+    return [f"skipped {number}: {reason}" for reason, number in reasons.items()]
+
+
+def _security(checks: list[CheckRecord]) -> list[str]:
+    summary = security_summary(checks)
+    classes, benign = summary["classes"], summary["benign"]
+    assert isinstance(classes, dict)
+    assert isinstance(benign, dict)
+    lines = []
+    if classes:
+        width = max(map(len, classes))
+        lines += ["", "security by effect:"]
+        for name, verdicts in classes.items():
+            told = "  ".join(f"{verdict} {number}" for verdict, number in sorted(verdicts.items()))
+            lines.append(f"  {name:<{width}}  {told}")
+    if benign["programs"]:
+        lines.append(f"  benign programs refused: {len(benign['false_positives'])} of {benign['programs']}")
+    return lines
+
+
+def _summary(run: RunRecord, checks: list[CheckRecord], out: Path, colour: bool) -> Iterator[str]:
+    yield ""
+    for era, state in run.eras.items():
+        yield f"{era}: {state}"
+    for level in ("MUST", "SHOULD", "derived"):
+        counted = count(check for check in checks if check.level == level)
+        told = ", ".join(f"{number} {status}" for status, number in counted.items() if number)
+        if told:
+            yield f"{level:<8}{told}"
+    started = datetime.fromisoformat(run.started).astimezone()
+    yield f"{run.endpoint}  profile {run.profile}  {started:%Y-%m-%d %H:%M:%S %Z}  {run.duration_s:.1f} s"
+    yield f"records and reports: {out}"
+    yield f"verdict: {_paint(run.verdict, '32' if run.exit_code == 0 else '31', colour)}"

@@ -1,0 +1,1 @@
+"""Runs the corpus against an endpoint and judges it by effect; it must not judge by wording alone."""

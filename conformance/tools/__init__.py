@@ -1,0 +1,1 @@
+"""Checks of the interpreter's three-tool contract; they must not judge the protocol or the blocking."""
