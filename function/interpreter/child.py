@@ -23,7 +23,7 @@ import types
 import warnings
 from typing import Any
 
-from interpreter import audit, outputs
+from interpreter import audit, kernel, outputs
 from interpreter.confinement import Limits, set_limits
 
 FILENAME = "<code>"
@@ -44,7 +44,11 @@ def main(request_fd: int, stdout_fd: int, stderr_fd: int, report_fd: int, trace_
         _enter(request, trace_fd)
         violations: list[str] = []
         set_limits(Limits(**request["limits"]), request["tasks_now"])
-        audit.install(_policy(request), violations)
+        policy = _policy(request)
+        available = kernel.Available(**request["kernel"])
+        if available.whole:
+            kernel.apply(available, readable=policy.readable, writable=policy.writable, network=policy.network)
+        audit.install(policy, violations)
         report = _execute(request["code"], violations)
         _send(report_fd, report)
     except BaseException as error:  # our own failure, or the code's tampering: say so on stderr, report nothing

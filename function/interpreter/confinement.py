@@ -17,6 +17,8 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from interpreter.kernel import Available
+
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN")
 
 
@@ -215,9 +217,10 @@ def become_subreaper() -> bool:
 # ---- the truth about it -----------------------------------------------------------------------------------------
 
 
-def layers(alone_here: bool, *, network: bool) -> list[tuple[str, bool, str]]:
+def layers(alone_here: bool, available: Available, *, network: bool) -> list[tuple[str, bool, str]]:
     """Name, whether active here, and what it does or why not. `get_environment_info` shows this."""
     shared = "not applied: other processes run under this uid"
+    absent = "this kernel or the filter around this process refuses it, as inside a Lambda function"
     secrets_here = [name for name in SECRETS if name in os.environ]
     return [
         ("process", True, "each call is a child of a clean template process and ends with the call"),
@@ -244,6 +247,10 @@ def layers(alone_here: bool, *, network: bool) -> list[tuple[str, bool, str]]:
             not network,
             "sockets are refused by the audit hook" if not network else "open by INTERPRETER_NETWORK",
         ),
-        ("seccomp", False, "not applied by this version"),
-        ("landlock", False, "not applied by this version"),
+        (
+            "seccomp",
+            available.whole,
+            "processes, sockets and signals are refused by the kernel" if available.whole else absent,
+        ),
+        ("landlock", available.whole, f"files, ABI {available.landlock_abi}" if available.whole else absent),
     ]

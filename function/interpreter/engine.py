@@ -28,7 +28,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from interpreter import confinement
+from interpreter import confinement, kernel
 from interpreter.child import FILENAME
 from interpreter.confinement import Limits
 from interpreter.execution import ChildReport, ErrorType, Execution, ExecutionError, Output, Usage
@@ -157,6 +157,11 @@ def readable_directories() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     libraries = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")} | set(template_path())
     system = (
+        "/lib",
+        "/lib64",
+        "/usr/lib",
+        "/usr/lib64",
+        "/etc/ld.so.cache",
         "/usr/share/zoneinfo",
         "/usr/share/fonts",
         "/etc/localtime",
@@ -176,8 +181,9 @@ def readable_directories() -> tuple[str, ...]:
         "/sys/fs/cgroup",
         "/sys/devices/system/cpu",
     )
+    loader = tuple(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")))
     venv = (sys.prefix + "/lib", sys.base_prefix + "/lib", sys.prefix + "/pyvenv.cfg")
-    return tuple(sorted({*libraries, *venv, *system, str(scratch() / ".matplotlib")}))
+    return tuple(sorted({*libraries, *loader, *venv, *system, str(scratch() / ".matplotlib")}))
 
 
 class Interpreter:
@@ -191,6 +197,7 @@ class Interpreter:
         self.limits = limits
         self.network = network
         self.alone = confinement.alone()
+        self.kernel = kernel.probe()
         self._preload = tuple(preload)
         self._lock = threading.Lock()
         self._active: set[int] = set()
@@ -274,7 +281,7 @@ class Interpreter:
 
     def layers(self) -> list[tuple[str, bool, str]]:
         """Each confinement layer: name, whether it is active here, and what it does or why it is not."""
-        return confinement.layers(self.alone, network=self.network)
+        return confinement.layers(self.alone, self.kernel, network=self.network)
 
     def _watch(self, template: Template, run_dir: str, code: str, overlay: Overlay, timeout_s: float) -> _Watched:
         limits = self.limits
@@ -290,6 +297,7 @@ class Interpreter:
             "paths": overlay.paths,
             "limits": asdict(limits) | {"timeout_s": timeout_s},
             "tasks_now": sum(task.threads for task in confinement.own_tasks()) if self.alone else None,
+            "kernel": asdict(self.kernel),
             "policy": {"readable": readable_directories(), "hidden": [str(ROOT)], "network": self.network},
         }
         started = time.monotonic()
