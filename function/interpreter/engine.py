@@ -95,10 +95,9 @@ class _Watched:
 class Template:
     """A running template process (`zygote`) and the socket it takes requests on."""
 
-    def __init__(self, preload: Sequence[str]) -> None:
-        self.preload = tuple(preload)
+    def __init__(self, preload: Sequence[str], matplotlib: Path) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        config = {"root": str(ROOT), "sys_path": template_path(), "preload": self.preload}
+        config = {"root": str(ROOT), "sys_path": template_path(), "preload": tuple(preload)}
         with theirs:
             self.process = subprocess.Popen(
                 [
@@ -108,7 +107,7 @@ class Template:
                     str(theirs.fileno()),
                     json.dumps(config),
                 ],
-                env=template_environment(),
+                env=template_environment(matplotlib),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -135,24 +134,20 @@ def template_path() -> list[str]:
     return [entry for entry in sys.path if entry not in own]
 
 
-def template_environment() -> dict[str, str]:
+def template_environment(matplotlib: Path) -> dict[str, str]:
     """The whole environment of the templates, and so of the code: nothing of the handler's but what Python needs."""
     kept = ("LD_LIBRARY_PATH", "PYTHONHOME", "TZ", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
     return {name: os.environ[name] for name in kept if name in os.environ} | {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "MPLBACKEND": "Agg",
-        "MPLCONFIGDIR": str(scratch() / ".matplotlib"),
+        "MPLCONFIGDIR": str(matplotlib),
         "OPENBLAS_NUM_THREADS": "1",  # a template must be free of threads when it forks
         "MALLOC_ARENA_MAX": "2",  # each arena reserves 64 MB of address space, which RLIMIT_AS counts
     }
 
 
-def scratch() -> Path:
-    return Path(tempfile.gettempdir())
-
-
-def readable_directories() -> tuple[str, ...]:
+def readable_directories(matplotlib: Path) -> tuple[str, ...]:
     """What any program needs to read: Python, its libraries, time zones, fonts, and facts about the machine."""
     paths = sysconfig.get_paths()
     libraries = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")} | set(template_path())
@@ -183,29 +178,34 @@ def readable_directories() -> tuple[str, ...]:
     )
     loader = tuple(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")))
     venv = (sys.prefix + "/lib", sys.base_prefix + "/lib", sys.prefix + "/pyvenv.cfg")
-    return tuple(sorted({*libraries, *loader, *venv, *system, str(scratch() / ".matplotlib")}))
+    return tuple(sorted({*libraries, *loader, *venv, *system, str(matplotlib)}))
 
 
 class Interpreter:
     """The templates of one environment, and `run`.
 
-    `limits` bound each run; `preload` names the modules of the heavy template. Thread-safe: each run has a child and
-    pipes of its own.
+    `limits` bound each run; `preload` names the modules of the heavy template; `scratch` is where runs have their
+    directories. Thread-safe: each run has a child and pipes of its own.
     """
 
-    def __init__(self, limits: Limits, *, preload: Sequence[str] = HEAVY, network: bool = False) -> None:
+    def __init__(
+        self, limits: Limits, *, preload: Sequence[str] = HEAVY, network: bool = False, scratch: Path | None = None
+    ) -> None:
         self.limits = limits
         self.network = network
+        self.scratch = scratch or Path(tempfile.gettempdir())
         self.alone = confinement.alone()
         self.kernel = kernel.probe()
         self._preload = tuple(preload)
         self._lock = threading.Lock()
         self._active: set[int] = set()
         self._templates: dict[str, Template] = {}
-        self.packages = PackageInstaller(scratch() / ".packages")
+        self.packages = PackageInstaller(self.scratch / ".packages")
         if self.alone:
-            confinement.wipe(str(scratch()))
-        (scratch() / ".matplotlib").mkdir(exist_ok=True)
+            confinement.wipe(str(self.scratch))
+        self.matplotlib = self.scratch / ".matplotlib"
+        self.matplotlib.mkdir(exist_ok=True)
+        self._readable = readable_directories(self.matplotlib)
         for kind in ("bare", "heavy"):
             self._template(kind)
 
@@ -250,12 +250,12 @@ class Interpreter:
             if template is None or template.process.poll() is not None:
                 if template is not None:
                     template.close()
-                template = Template(self._preload if kind == "heavy" else ())
+                template = Template(self._preload if kind == "heavy" else (), self.matplotlib)
                 self._templates[kind] = template
             return template
 
     def _run_in_child(self, kind: str, code: str, overlay: Overlay, timeout_s: float) -> _Watched:
-        run_dir = tempfile.mkdtemp(prefix="run-")
+        run_dir = tempfile.mkdtemp(prefix="run-", dir=self.scratch)
         try:
             for attempt in (1, 2):
                 try:
@@ -271,7 +271,7 @@ class Interpreter:
         self.kill_strays()
         confinement.remove(run_dir)
         if self.alone:
-            confinement.wipe(str(scratch()), keep=(".matplotlib", ".packages"))
+            confinement.wipe(str(self.scratch), keep=(".matplotlib", ".packages"))
 
     def kill_strays(self) -> None:
         """End every process that runs left behind, sparing those under way."""
@@ -298,7 +298,7 @@ class Interpreter:
             "limits": asdict(limits) | {"timeout_s": timeout_s},
             "tasks_now": sum(task.threads for task in confinement.own_tasks()) if self.alone else None,
             "kernel": asdict(self.kernel),
-            "policy": {"readable": readable_directories(), "hidden": [str(ROOT)], "network": self.network},
+            "policy": {"readable": self._readable, "hidden": [str(ROOT)], "network": self.network},
         }
         started = time.monotonic()
         with contextlib.ExitStack() as stack:
@@ -432,8 +432,10 @@ class _Watch:
         """SIGUSR2 makes faulthandler write the line the code is at; a code that blocks signals stays silent."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.watched.pid or 0, signal.SIGUSR2)
-        end = time.monotonic() + 0.1
-        while not self.watched.trace.seen and self.watched.status is None and time.monotonic() < end:
+        end, before, trace = time.monotonic() + 0.1, -1, self.watched.trace
+        # It is written piece by piece: complete once something has come and then nothing more.
+        while (before <= 0 or before != trace.seen) and self.watched.status is None and time.monotonic() < end:
+            before = trace.seen
             self._read(0.01)
 
     def _kill(self, kind: ErrorType, name: str, message: str) -> None:

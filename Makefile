@@ -1,0 +1,79 @@
+# One target for each thing a person does here; `make help` lists them. Every target that needs .venv makes it.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+# Bytecode is half of the import time; a shell may have switched it off.
+unexport PYTHONDONTWRITEBYTECODE
+
+-include etc/environment.sh
+
+PY := .venv/bin/python
+ENDPOINT ?=
+PROFILE ?= smoke
+N ?= 4
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: .venv/.ready ## .venv from the pins (every other target calls it)
+
+.venv/.ready: requirements/dev.txt requirements/uv.txt requirements/setup.sh
+	@sh requirements/setup.sh
+
+.PHONY: pins
+pins: .venv/.ready ## compile requirements/*.txt anew from the *.in files
+	.tools/uv/bin/uv pip compile -q --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-header requirements/dev.in -o requirements/dev.txt
+	.tools/uv/bin/uv pip compile -q --universal --python-version 3.9 --generate-hashes --no-emit-index-url --no-header requirements/uv.in -o requirements/uv.txt
+
+.PHONY: check
+check: .venv/.ready ## the main job: local stack, conformance, load, logs, one page (ENDPOINT=URL: a deployed one)
+	@$(PY) check.py $(ENDPOINT)
+
+.PHONY: test
+test: .venv/.ready lint ## the project's own tests
+	$(PY) -m pytest -n 2 --dist loadgroup tests
+
+.PHONY: lint
+lint: .venv/.ready ## ruff and mypy --strict
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	cd function && MYPYPATH=. ../$(PY) -m mypy --config-file ../pyproject.toml .
+	$(PY) -m mypy -p sam -p conformance -p load -p ops
+	$(PY) -m mypy check.py
+
+.PHONY: serve
+serve: .venv/.ready ## the local stack in the foreground; prints the endpoint and AWS_ENDPOINT_URL
+	@$(PY) -m sam.local --port 8000
+
+.PHONY: conformance
+conformance: .venv/.ready ## the suite on an endpoint: make conformance ENDPOINT=URL
+	@$(PY) -m conformance $(ENDPOINT) -n $(N)
+
+.PHONY: smoke
+smoke: .venv/.ready ## the three checks of the deployment test: make smoke ENDPOINT=URL
+	@$(PY) -m conformance $(ENDPOINT) --smoke
+
+.PHONY: load
+load: .venv/.ready ## a load run: make load ENDPOINT=URL PROFILE=smoke
+	@$(PY) -m load run $(PROFILE) $(ENDPOINT)
+
+.PHONY: coldstart
+coldstart: .venv/.ready ## a burst of cold starts: make coldstart ENDPOINT=URL
+	@$(PY) -m load coldstart $(ENDPOINT)
+
+.PHONY: report
+report: .venv/.ready ## what the logs say: invocations, cold starts, percentiles, memory, errors, cost
+	@$(PY) -m ops report
+
+.PHONY: logs
+logs: .venv/.ready ## follow the function's logs
+	@$(PY) -m ops logs tail
+
+.PHONY: validate
+validate: .venv/.ready ## sam validate on the templates
+	@sh sam/validate.sh
+
+.PHONY: clean
+clean: ## remove what the other targets made, but not the configuration
+	rm -rf .venv .tools out .aws-sam .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,232 @@
+"""Code in, an Execution out: what a user of `execute_python` meets, one row each."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from interpreter.confinement import Limits, own_tasks
+from interpreter.engine import Completed, Interpreter
+from interpreter.execution import Execution
+
+Run = Callable[..., Execution]
+
+
+@pytest.fixture(scope="module")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
+    limits = Limits(timeout_s=2, memory_mb=400, file_mb=4, stdout_kb=8, flood_mb=2)
+    made = Interpreter(limits, scratch=tmp_path_factory.mktemp("scratch"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def run(interpreter: Interpreter) -> Run:
+    return lambda code, **more: interpreter.run(code, **more).execution
+
+
+@pytest.mark.parametrize(
+    ("code", "result", "stdout"),
+    [
+        pytest.param("result = 2 + 3\nprint(f'计算结果: {result}')", "5", "计算结果: 5\n", id="result-variable"),
+        pytest.param("1\n2 + 2", "4", "", id="last-expression"),
+        pytest.param("result = 1\n2", "1", "", id="result-variable-before-last-expression"),
+        pytest.param("x = 1", "Code executed successfully", "", id="no-value"),
+        pytest.param("print('a')", "Code executed successfully", "a\n", id="print-is-no-value"),
+        pytest.param("", "Code executed successfully", "", id="empty"),
+        pytest.param("'a\\ud800b'", "a?b", "", id="lone-surrogate"),
+        pytest.param("if __name__ == '__main__':\n    result = 'main'", "main", "", id="main-guard"),
+        pytest.param("import sys\nsys.exit(0)", "Code executed successfully", "", id="exit-0"),
+        pytest.param(
+            "import inspect\ndef f(): return 1\ninspect.getsource(f)", "def f(): return 1\n", "", id="getsource"
+        ),
+        pytest.param(
+            "import pickle\nclass A: x = 1\npickle.loads(pickle.dumps(A())).x", "1", "", id="pickle-own-class"
+        ),
+        pytest.param("try:\n    input()\nexcept EOFError:\n    result = 'eof'", "eof", "", id="input-at-eof"),
+        pytest.param(
+            "import asyncio\nasync def f():\n    return await asyncio.to_thread(lambda: 7)\nasyncio.run(f())",
+            "7",
+            "",
+            id="asyncio",
+        ),
+        pytest.param(
+            "import threading, time\nthreading.Thread(target=lambda: print('late')).start()",
+            "Code executed successfully",
+            "late\n",
+            id="threads-are-waited-for",
+        ),
+        pytest.param("open('a', 'w').write('b')\nopen('a').read()", "b", "", id="files-of-the-run"),
+        pytest.param(
+            "import pandas as pd\nint(pd.DataFrame({'os.system': [1, 2]})['os.system'].sum())", "3", "", id="bait"
+        ),
+        pytest.param(
+            "class E:\n    def __str__(self): raise KeyError\nE()",
+            "<E object whose __str__ raised KeyError>",
+            "",
+            id="hostile-str",
+        ),
+    ],
+)
+def test_success(run: Run, code: str, result: str, stdout: str) -> None:
+    execution = run(code)
+    assert (execution.success, execution.result, execution.stdout) == (True, result, stdout), execution
+    assert execution.error is None
+    assert execution.violations == []
+
+
+@pytest.mark.parametrize(
+    ("code", "type_", "name", "line"),
+    [
+        pytest.param("x = 1\n1 / 0", "runtime", "ZeroDivisionError", 2, id="runtime"),
+        pytest.param("def f(:\n  pass", "syntax", "SyntaxError", 1, id="syntax"),
+        pytest.param("import os\nos.system('true')", "security", "SecurityError", 2, id="process"),
+        pytest.param(
+            "import os\ngetattr(os, 'sys' + 'tem')('true')", "security", "SecurityError", 2, id="process-by-name"
+        ),
+        pytest.param("import subprocess\nsubprocess.run(['true'])", "security", "SecurityError", 2, id="subprocess"),
+        pytest.param("import _posixsubprocess as p\np.fork_exec()", "security", "SecurityError", 2, id="fork-exec"),
+        pytest.param("import socket\nsocket.socket()", "security", "SecurityError", 2, id="socket"),
+        pytest.param(
+            "import requests\nrequests.get('http://127.0.0.1:9')", "security", "SecurityError", 2, id="wrapped"
+        ),
+        pytest.param("open('/etc/passwd')", "security", "SecurityError", 1, id="file-outside"),
+        pytest.param("open('/proc/self/environ')", "security", "SecurityError", 1, id="environ"),
+        pytest.param("import os\nos.symlink('../..', 'x')", "security", "SecurityError", 2, id="symlink-out"),
+        pytest.param("import os\nos.kill(os.getppid(), 0)", "security", "SecurityError", 2, id="signal"),
+        pytest.param("import ctypes\nctypes.CDLL(None).system", "security", "SecurityError", 2, id="ctypes"),
+        pytest.param("while True:\n    pass", "timeout", "TimeoutError", 1, id="spin"),
+        pytest.param("import time\nx = 1\ntime.sleep(60)", "timeout", "TimeoutError", 3, id="sleep"),
+        pytest.param("bytearray(10 ** 10)", "memory", "MemoryError", 1, id="memory"),
+        pytest.param("open('a', 'wb').write(bytes(8 << 20))", "disk", "OSError", 1, id="file-size"),
+        pytest.param("while True:\n    print('x' * 10 ** 5)", "output_limit", "OutputLimitError", None, id="flood"),
+        pytest.param("import os\nos._exit(3)", "exit", "SystemExit", None, id="hard-exit"),
+        pytest.param("import sys\nsys.exit('bye')", "exit", "SystemExit", 2, id="exit-with-text"),
+        pytest.param("import ctypes\nctypes.string_at(0)", "crashed", "SIGSEGV", None, id="crash"),
+        pytest.param("def f(): f()\nf()", "runtime", "RecursionError", 1, id="recursion"),
+    ],
+)
+def test_failure(run: Run, code: str, type_: str, name: str, line: int | None) -> None:
+    execution = run(f"print('before')\n{code}" if type_ != "syntax" else code)
+    assert not execution.success
+    assert execution.error is not None
+    assert (execution.error.type, execution.error.name) == (type_, name), execution
+    if line is not None:
+        assert execution.error.line == line + (type_ != "syntax")
+    if type_ != "syntax":
+        assert execution.stdout.startswith("before\n"), "what was printed before the failure is kept"
+
+
+def test_a_refusal_names_the_operation(run: Run) -> None:
+    execution = run("import os\nos.system('id')")
+    assert execution.result == "Security Error: Blocked dangerous operation: os.system"
+    assert execution.violations == ["os.system"]
+
+
+def test_a_caught_refusal_is_told_and_no_failure(run: Run) -> None:
+    execution = run("import os\ntry:\n    os.system('id')\nexcept OSError:\n    result = 'coped'")
+    assert (execution.success, execution.result, execution.violations) == (True, "coped", ["os.system"])
+
+
+def test_the_traceback_shows_the_codes_own_frames(run: Run) -> None:
+    execution = run("import json\ndef f():\n    json.loads('{')\nf()")
+    assert execution.error is not None
+    assert 'File "<code>", line 3, in f' in execution.error.traceback
+    assert "json/decoder.py" not in execution.error.traceback
+    assert "interpreter" not in execution.error.traceback
+
+
+def test_stdout_is_cut_at_its_cap_and_said_so(run: Run) -> None:
+    execution = run("print('x' * 20_000)")
+    assert execution.success
+    assert (len(execution.stdout), execution.truncated) == (8 << 10, ["stdout"])
+
+
+def test_warnings_are_told_apart_from_stderr(run: Run) -> None:
+    execution = run("import warnings, sys\nwarnings.warn('careful')\nprint('err', file=sys.stderr)")
+    assert (execution.warnings, execution.stderr) == ("line 2: UserWarning: careful\n", "err\n")
+
+
+def test_figures_come_back_as_png(interpreter: Interpreter) -> None:
+    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.figure()\nplt.plot([2, 1])\nplt.show()"
+    completed: Completed = interpreter.run(code)
+    assert completed.execution.warnings == ""
+    assert [image.mime_type for image in completed.images] == ["image/png"] * 2
+    data = base64.b64decode(completed.images[0].data)
+    assert data.startswith(b"\x89PNG")
+    output = completed.execution.outputs[0]
+    assert (output.bytes, output.width, output.height) == (len(data), 640, 480)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param("import json\njson.dumps = lambda *a: 'x'", id="patched-module"),
+        pytest.param("import builtins\nbuiltins.len = lambda x: 0", id="patched-builtin"),
+        pytest.param("import os\nos.environ['X'] = '1'", id="environment"),
+        pytest.param("open('left', 'w').write('x')", id="file"),
+        pytest.param(
+            "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()", id="thread"
+        ),
+    ],
+)
+def test_nothing_survives_a_call(run: Run, first: str) -> None:
+    assert run(first).success
+    probe = """import json, os, threading
+(json.dumps(1), len('ab'), os.environ.get('X'), os.listdir('.'), threading.active_count())"""
+    assert run(probe).result == "('1', 2, None, [], 1)"
+
+
+@pytest.mark.parametrize("module", ["random", "numpy.random"])
+def test_no_two_calls_draw_the_same_numbers(run: Run, module: str) -> None:
+    code = f"import {module}\n{module}.random()"
+    assert run(code).result != run(code).result
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        pytest.param("b'not json'", id="not-json"),
+        pytest.param("""b'{"result": "forged"}'""", id="missing-keys"),
+        pytest.param("b'[' * 100_000", id="deep"),
+        pytest.param("b'x' * (9 << 20)", id="too-large"),
+    ],
+)
+def test_a_forged_report_is_not_believed(run: Run, forged: str) -> None:
+    execution = run(f"import os\nos.write(3, {forged})\nos._exit(0)")
+    assert not execution.success
+    assert execution.error is not None
+    assert execution.error.type in ("exit", "output_limit")
+    assert "forged" not in execution.result
+
+
+def test_a_lost_template_is_replaced(interpreter: Interpreter, run: Run) -> None:
+    before = interpreter._template("bare").process
+    before.kill()
+    before.wait()
+    assert run("1 + 1").result == "2"
+    assert interpreter._template("bare").process.pid != before.pid
+
+
+def test_the_deadline_of_the_platform_holds_where_it_is_smaller(run: Run) -> None:
+    execution = run("while True: pass", deadline_s=0.3)
+    assert execution.error is not None
+    assert execution.error.type == "timeout"
+    assert execution.usage.wall_ms < 1900, "the configured limit is 2 s"
+
+
+def test_a_hundred_calls_leave_nothing_behind(interpreter: Interpreter, run: Run) -> None:
+    run("1")
+    fds, tasks = len(os.listdir("/proc/self/fd")), _below(os.getpid())
+    for _ in range(100):
+        assert run("1").success
+    assert len(os.listdir("/proc/self/fd")) == fds
+    assert _below(os.getpid()) == tasks
+    assert not list(interpreter.scratch.glob("run-*"))
+
+
+def _below(pid: int) -> int:
+    return sum(task.parent == pid for task in own_tasks())
