@@ -256,18 +256,17 @@ def _sse_payloads(body: bytes) -> list[bytes]:
     return payloads
 
 
-_TIMING = re.compile(r"([A-Za-z0-9_-]+)\s*(?:;[^,]*?\bdur\s*=\s*\"?([0-9.]+)\"?)?[^,]*(?:,|$)")
+_ENTRY = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
+_DURATION = re.compile(r';\s*dur\s*=\s*"?([0-9]+(?:\.[0-9]+)?)"?\s*(?:;|$)')
 
 
 def parse_server_timing(value: str) -> dict[str, float]:
     """`init;dur=812.3, exec;dur=12.4` as {"init": 812.3, "exec": 12.4}; entries without a duration are left out."""
     found: dict[str, float] = {}
-    for match in _TIMING.finditer(value):
-        if match[2]:
-            try:
-                found[match[1]] = float(match[2])
-            except ValueError:
-                continue
+    for entry in _ENTRY.findall(value):
+        duration = _DURATION.search(entry)
+        if duration:
+            found[entry.partition(";")[0].strip()] = float(duration[1])
     return found
 
 
