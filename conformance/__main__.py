@@ -110,9 +110,9 @@ def _run_pytest(options: argparse.Namespace, out: Path) -> int:
         arguments += ["-n", str(options.workers), "--dist", "worksteal"]
     parts = [options.only] if options.only else ["tools"] if options.smoke else PARTS
     code = pytest.main([*arguments, *(str(PACKAGE / part) for part in parts)], plugins=[progress.Progress()])
-    if code == pytest.ExitCode.USAGE_ERROR and not (out / "run.json").is_file():
-        return exits.USAGE
-    return int(code)
+    if (out / "run.json").is_file():
+        return results.read_run(out).exit_code
+    return exits.USAGE if code == pytest.ExitCode.USAGE_ERROR else int(code)
 
 
 def _report(out: Path, *, as_json: bool) -> None:

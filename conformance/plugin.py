@@ -126,7 +126,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     out.mkdir(parents=True, exist_ok=True)
     selection = " ".join(filter(None, [config.getoption("--only"), config.option.keyword]))
     eras = {str(era): "spoken" for era in found.eras} | {str(era): why for era, why in found.missing.items()}
-    config.stash[RUN] = Run(
+    run = config.stash[RUN] = Run(
         out=out,
         started=started,
         selection="smoke" if config.getoption("--smoke") else selection or "all",
@@ -134,6 +134,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         eras=eras,
         stream=(out / "checks.jsonl").open("w", encoding="utf-8"),
     )
+    config.pluginmanager.register(Recorder(run), "conformance-recorder")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -285,13 +286,6 @@ class Recorder:
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         self.run.interrupted = isinstance(excinfo.value, KeyboardInterrupt)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection(session: pytest.Session) -> None:
-    run = session.config.stash.get(RUN, None)
-    if run is not None and not session.config.pluginmanager.has_plugin("conformance-recorder"):
-        session.config.pluginmanager.register(Recorder(run), "conformance-recorder")
 
 
 @pytest.hookimpl(tryfirst=True)

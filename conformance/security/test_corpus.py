@@ -21,7 +21,7 @@ from conformance.security.verdict import (
 from conformance.wire import WireError
 
 # How often the second half of a two-call probe is repeated until the environment of the first half answers it.
-SAME_ENVIRONMENT_TRIES = 12
+SAME_ENVIRONMENT_TRIES = 40
 # Programs that take too much are answered when the endpoint's own time limit ends them.
 PATIENCE_S = 120.0
 
