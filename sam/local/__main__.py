@@ -152,9 +152,9 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
             return web.json_response(ready)
         return await gateway.handle(request)
 
-    runner = web.ServerRunner(web.Server(handle, access_log=None), handle_signals=False)
+    runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=1.0)
     await runner.setup()
-    await web.SockSite(runner, listening, shutdown_timeout=1.0).start()
+    await web.SockSite(runner, listening).start()
     print(json.dumps(ready), flush=True)
     try:
         return await stopping

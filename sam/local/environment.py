@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from . import logs, processes
-from .host import Host, Layout, launch, layout
+from .host import Host, LaunchError, Layout, launch, layout
 from .runtime import Answer, Invocation, RuntimeApi
 from .stack import Stack
 
@@ -61,12 +61,14 @@ class Environment:
         self._tail = bytearray()
         self._init_ms: float | None = None
         self._max_memory = 0
+        self._peak_resident = 0
         self._process: asyncio.subprocess.Process | None = None
         self._exited: asyncio.Task[int] | None = None
         self._readers: list[_Reader] = []
         self._lines = logs.Lines()
         self._frames = logs.Frames()
         self._api = RuntimeApi()
+        self._making = asyncio.Lock()  # held while there may be a process that nobody knows of yet
         self._scratch = Path(tempfile.mkdtemp(prefix="sam-local-"))
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -74,11 +76,12 @@ class Environment:
     async def start(self) -> None:
         """Run the init phase: start the process and wait until it asks for its first event, ends, or times out."""
         self._say(logs.init_start(self._platform, time.time()))
-        await self._spawn()
+        async with self._making:
+            if self.lost:
+                raise LaunchError("the stack is ending")
+            await self._spawn()
         began = time.monotonic()  # Lambda's init begins with the runtime; making the environment is not in it
         assert self._exited is not None
-        if self.lost:  # stopped while it was being made
-            await self._end_processes()
         # Lambda cuts init at 10 s and tries once more inside the invocation; here init may take the whole timeout.
         await _first_of(self._api.ready, self._exited, timeout_s=self.stack.timeout_s)
         self._init_ms = (time.monotonic() - began) * 1000
@@ -88,10 +91,8 @@ class Environment:
     async def stop(self) -> None:
         """End every process of this environment and remove what it left. May be called twice."""
         self.lost = True
-        if self._process is not None and self._process.returncode is None:
-            processes.kill_tree(self._process.pid)
-        if self._exited is not None:
-            await self._exited
+        async with self._making:
+            await self._end_processes()
         await self._api.close()
         for reader in self._readers:
             reader.close()
@@ -117,7 +118,7 @@ class Environment:
         out_of_memory = await self._wait(invocation, began + timeout_s)
         duration_ms = ((invocation.answered_at or time.monotonic()) - began) * 1000
         if invocation.done.done():
-            self._max_memory = max(self._max_memory, self._memory(exact=True))
+            self._look_at_memory()
             return self._report_done(invocation, duration_ms)
         return await self._report_lost(invocation, duration_ms, out_of_memory)
 
@@ -134,22 +135,25 @@ class Environment:
             await _first_of(invocation.done, self._exited, timeout_s=min(POLL_S, left))
             if invocation.done.done():
                 return False
-            used = self._memory(exact=False)
-            if used > self._max_memory:
-                # Pages shared by fork count twice in the quick figure; only the exact one may kill.
-                used = self._memory(exact=True)
-                self._max_memory = max(self._max_memory, used)
-                if used > limit:
-                    return True
+            if self._look_at_memory() > limit:
+                return True
         return False
 
-    def _memory(self, *, exact: bool) -> int:
-        if self._process is None:
-            return 0
+    def _look_at_memory(self) -> int:
+        """The most memory seen so far, in bytes.
+
+        The quick figure counts pages shared by fork once per process; only a new high of it is worth the exact one,
+        which costs milliseconds, and only the exact one is reported or kills.
+        """
+        assert self._process is not None
         pids = processes.descendants(self._process.pid)
         if self._host.isolated:
             del pids[:1]  # its init is ours, as the one of Lambda is AWS's
-        return processes.proportional_bytes(pids) if exact else processes.resident_bytes(pids)
+        resident = processes.resident_bytes(pids)
+        if resident > min(self._peak_resident + MB, self.stack.memory_mb * MB):
+            self._peak_resident = resident
+            self._max_memory = max(self._max_memory, processes.proportional_bytes(pids))
+        return self._max_memory
 
     def _report_done(self, invocation: Invocation, duration_ms: float) -> Outcome:
         answer = invocation.answer

@@ -244,7 +244,9 @@ def refusal(status: int, message: str, kind: str) -> web.Response:
 
 def _response_headers(document: Mapping[str, Any]) -> CIMultiDict[str]:
     headers: CIMultiDict[str] = CIMultiDict()
-    single, multi = document.get("headers") or {}, document.get("multiValueHeaders") or {}
+    single, multi = (
+        {} if value is None else value for value in (document.get("headers"), document.get("multiValueHeaders"))
+    )
     if not isinstance(single, dict) or not isinstance(multi, dict):
         raise Malformed("headers is not an object")
     for name, values in multi.items():

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import processes
+
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _LAUNCH_TIMEOUT_S = 10.0
 # What AWS puts into /var/runtime, as far as a function could tell: its runtime client and that one's needs.
@@ -119,14 +121,17 @@ async def launch(
             )  # fmt: skip
         try:
             async with asyncio.timeout(_LAUNCH_TIMEOUT_S):
-                ours.setblocking(False)
-                await asyncio.get_running_loop().sock_sendall(ours, json.dumps(plan).encode() + b"\n")
-                message, received = await _answer(ours)
-        except TimeoutError:
-            message, received = {"error": f"no answer from the launcher in {_LAUNCH_TIMEOUT_S:.0f} s"}, None
-    if "error" in message:
-        await process.wait()
-        raise LaunchError(message["error"])
+                message, received = await _converse(ours, plan)
+            if "error" in message:
+                raise LaunchError(str(message["error"]))
+        except BaseException as error:
+            processes.kill_tree(process.pid)
+            await process.wait()
+            if listening is not None:
+                listening.close()
+            if isinstance(error, TimeoutError | OSError):
+                raise LaunchError(f"the launcher did not answer: {error or 'in 10 s'}") from error
+            raise
     bound = received or listening
     assert bound is not None
     bound.setblocking(False)
@@ -186,8 +191,11 @@ def _with_reason(given: Host, wanted: Host, reason: str) -> Host:
     return Host(given.isolated, given.lambda_syscalls, given.host_network, missing)
 
 
-async def _answer(control: socket.socket) -> tuple[dict[str, Any], socket.socket | None]:
+async def _converse(control: socket.socket, plan: Mapping[str, Any]) -> tuple[dict[str, Any], socket.socket | None]:
+    """Send the plan; return the launcher's answer and the listening socket that came with it."""
+    control.setblocking(False)
     loop = asyncio.get_running_loop()
+    await loop.sock_sendall(control, json.dumps(plan).encode() + b"\n")
     readable = asyncio.Event()
     loop.add_reader(control, readable.set)
     try:

@@ -53,14 +53,19 @@ class RuntimeApi:
         self.init_error: Answer | None = None
         self._current: Invocation | None = None
         self._arrived = asyncio.Condition()
-        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), handle_signals=False)
+        self._closed = False
+        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=1.0)
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve on a bound socket, wherever (and in whichever network namespace) it was made."""
         await self._runner.setup()
-        await web.SockSite(self._runner, listening, shutdown_timeout=0.1).start()
+        await web.SockSite(self._runner, listening).start()
 
     async def close(self) -> None:
+        """Let go of every program that still waits here, and of the port."""
+        async with self._arrived:
+            self._closed = True
+            self._arrived.notify_all()
         await self._runner.cleanup()
 
     async def offer(self, invocation: Invocation) -> None:
@@ -93,9 +98,10 @@ class RuntimeApi:
             if not current.done.done():
                 current.done.set_result(None)
         async with self._arrived:
-            await self._arrived.wait_for(lambda: self._current is not None)
+            await self._arrived.wait_for(lambda: self._current is not None or self._closed)
             invocation = self._current
-        assert invocation is not None
+        if invocation is None:
+            return _refusal(410, "Gone", "the environment has ended")
         if invocation.delivered_at is None:
             invocation.delivered_at = time.monotonic()
         headers = {

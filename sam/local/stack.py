@@ -319,7 +319,7 @@ def _routes(body: Mapping[str, Any]) -> tuple[Route, ...]:
                 routes.append(Route(resource, name, _wants_api_key(operation, body)))
     if not routes:
         raise StackError("the OpenAPI document has no paths, so no request could reach the function")
-    return tuple(routes)
+    return tuple(sorted(routes, key=lambda route: (route.resource, route.method)))
 
 
 def _wants_api_key(operation: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
