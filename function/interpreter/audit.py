@@ -103,16 +103,48 @@ def install(policy: Policy, violations: list[str]) -> None:
 
 
 def _refuse_unaudited(violations: list[str]) -> None:
-    """`_posixsubprocess.fork_exec` raises no event of its own, so it is replaced. RLIMIT_NPROC and seccomp hold it."""
+    """Replace what raises no event of its own: a new process by name, native code by cffi, another's scheduling.
+
+    Only the first to speak, as the hook is; RLIMIT_NPROC and seccomp hold it where it is circumvented.
+    """
     import _posixsubprocess
+    import posix
     import subprocess
 
-    def fork_exec(*_args: object) -> int:
-        violations.append("_posixsubprocess.fork_exec")
-        raise SecurityError("_posixsubprocess.fork_exec")
+    own, error = os.getpid(), SecurityError
 
-    _posixsubprocess.fork_exec = fork_exec
-    subprocess._fork_exec = fork_exec  # type: ignore[attr-defined]
+    def refuse(name: str) -> Callable[..., Any]:
+        def refused(*_args: object, **_more: object) -> Any:
+            violations.append(name)
+            raise error(name)
+
+        return refused
+
+    def own_only(name: str, original: Callable[..., Any], position: int) -> Callable[..., Any]:
+        refused = refuse(name)
+
+        def checked(*args: Any) -> Any:
+            return original(*args) if len(args) > position and args[position] in (0, own) else refused()
+
+        checked.__name__ = name
+        return checked
+
+    subprocess._fork_exec = _posixsubprocess.fork_exec = refuse("_posixsubprocess.fork_exec")  # type: ignore[attr-defined]
+    for name, position in (
+        ("setpriority", 1),
+        ("sched_setaffinity", 0),
+        ("sched_setscheduler", 0),
+        ("sched_setparam", 0),
+    ):
+        setattr(posix, name, own_only(f"os.{name}", getattr(posix, name), position))
+        setattr(os, name, getattr(posix, name))
+    for name in ("pidfd_open", "unshare", "setns"):
+        if hasattr(posix, name):
+            setattr(posix, name, refuse(f"os.{name}"))
+            setattr(os, name, getattr(posix, name))
+    backend = sys.modules.get("_cffi_backend")  # the templates import it, so that this holds for every import of it
+    if backend is not None:
+        backend.load_library = refuse("cffi.dlopen")  # type: ignore[attr-defined]
 
 
 Check = Callable[[tuple[Any, ...]], str | None]

@@ -110,7 +110,7 @@ def own_tasks() -> list[Task]:
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
-        with contextlib.suppress(OSError, ValueError, IndexError):
+        with contextlib.suppress(OSError, ValueError, LookupError):  # it may end while we look
             with open(f"/proc/{name}/status", "rb") as file:
                 fields = dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)
             if int(fields[b"Uid"].split()[0]) == uid and not fields[b"State"].strip().startswith(b"Z"):
@@ -126,43 +126,66 @@ def alone() -> bool:
     """
     if os.getuid() == 0 or not os.environ.get("AWS_EXECUTION_ENV", "").startswith("AWS_Lambda_"):
         return False
+    return {task.pid for task in own_tasks()} <= ancestors()
+
+
+def ancestors() -> set[int]:
+    """This process and those above it."""
     parents = {task.pid: task.parent for task in own_tasks()}
-    line, pid = set(), os.getpid()
+    line, pid = {os.getpid()}, os.getppid()
     while pid in parents:
         line.add(pid)
         pid = parents[pid]
-    return set(parents) <= line
+    return line
 
 
-def strays(spare: Iterable[int], templates: Iterable[int], *, everything: bool) -> list[int]:
-    """Processes a run left behind: all of the uid but `spare` (`everything`), else descendants of `templates`."""
-    tasks = own_tasks()
+def sweep(spare: Iterable[int], rounds: int = 200) -> int:
+    """Kill every process of the uid but `spare` until two passes find none; returns how many. See `alone`."""
     spared = set(spare)
-    if everything:
-        return [task.pid for task in tasks if task.pid not in spared]
-    found: set[int] = set()
-    parents = set(templates)
-    while parents:  # generation by generation; what is below a spared process is spared with it
-        parents = {task.pid for task in tasks if task.parent in parents} - found - spared
-        found |= parents
-    return list(found)
-
-
-def sweep(spare: Iterable[int], templates: Iterable[int], *, everything: bool, rounds: int = 200) -> int:
-    """Kill what a run left behind until two passes find nothing; returns how many were killed."""
-    spare, templates = list(spare), list(templates)
     killed: set[int] = set()
     clean = 0
     for _ in range(rounds):
-        found = strays(spare, templates, everything=everything)
+        found = {task.pid for task in own_tasks()} - spared
         clean = clean + 1 if not found else 0
         if clean == 2:
             break
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-            killed.add(pid)
+        _kill(found)
+        killed |= found
     return len(killed)
+
+
+def sweep_orphans(known: Iterable[int], rounds: int = 200) -> int:
+    """Kill the children of this process that it did not make itself; returns how many.
+
+    They are what a run left behind, come to this process as their subreaper; theirs come here in turn.
+    """
+    own = set(known)
+    killed: set[int] = set()
+    for _ in range(rounds):
+        found = _children() - own - killed
+        if not found:
+            break
+        _kill(found)
+        killed |= found
+        for pid in found:  # only once it is reaped have its own children come to us
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+    return len(killed)
+
+
+def _children() -> set[int]:
+    pid = os.getpid()
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return {int(child) for child in file.read().split()}
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        return {task.pid for task in own_tasks() if task.parent == pid}
+
+
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def wipe(directory: str, keep: Iterable[str] = ()) -> None:
@@ -228,8 +251,10 @@ def layers(alone_here: bool, available: Available, *, network: bool) -> list[tup
         ("nproc", alone_here, "tasks of the uid are capped" if alone_here else shared),
         (
             "sweep",
-            True,
-            "whatever a call leaves running is killed" if alone_here else "descendants only: " + shared[13:],
+            alone_here or available.prctl,
+            "whatever a call leaves running is killed"
+            if alone_here or available.prctl
+            else "not possible: other processes run under this uid and the kernel refuses a subreaper",
         ),
         (
             "wipe",

@@ -195,10 +195,10 @@ class Interpreter:
         self.network = network
         self.scratch = scratch or Path(tempfile.gettempdir())
         self.alone = confinement.alone()
+        self._ancestors = confinement.ancestors()
         self.kernel = kernel.probe()
         self._preload = tuple(preload)
         self._lock = threading.Lock()
-        self._active: set[int] = set()
         self._templates: dict[str, Template] = {}
         self.packages = PackageInstaller(self.scratch / ".packages")
         if self.alone:
@@ -274,10 +274,10 @@ class Interpreter:
             confinement.wipe(str(self.scratch), keep=(".matplotlib", ".packages"))
 
     def kill_strays(self) -> None:
-        """End every process that runs left behind, sparing those under way."""
-        templates = [template.process.pid for template in self._templates.values()]
-        spare = {os.getpid(), os.getppid(), *templates, *self._active}
-        confinement.sweep(spare, templates, everything=self.alone)
+        """Where the environment is ours alone, end all that is not us. Elsewhere the templates end their orphans."""
+        if self.alone:
+            templates = [template.process.pid for template in self._templates.values()]
+            confinement.sweep({*self._ancestors, *templates})
 
     def layers(self) -> list[tuple[str, bool, str]]:
         """Each confinement layer: name, whether it is active here, and what it does or why it is not."""
@@ -302,34 +302,38 @@ class Interpreter:
         }
         started = time.monotonic()
         with contextlib.ExitStack() as stack:
-            request_end, pipes = _open_pipes(stack, template)
-            _send_request(request_end, request)
+            pipes = _open_pipes(stack, template)
+            _send_request(pipes.pop("request"), request)
             _Watch(self, watched, pipes, started + timeout_s, run_dir).until_ended()
         watched.wall_ms = (time.monotonic() - started) * 1000
         return watched
 
 
-def _open_pipes(stack: contextlib.ExitStack, template: Template) -> tuple[int, dict[str, int]]:
-    """Fork a child with a pipe for each of its descriptors; returns our end of the request and of the others."""
+def _open_pipes(stack: contextlib.ExitStack, template: Template) -> dict[str, int]:
+    """Fork a child with a pipe for each of its descriptors; returns our ends, which `stack` closes, by name.
+
+    The request's end is the caller's own to close: closing is how the child learns that the request is whole.
+    """
     ours: dict[str, int] = {}
     theirs: list[int] = []
     try:
         for name in ("request", "stdout", "stderr", "report", "trace", "status"):
             reader, writer = os.pipe2(os.O_CLOEXEC)
             mine, other = (writer, reader) if name == "request" else (reader, writer)
-            stack.callback(_close, mine)
             ours[name] = mine
             theirs.append(other)
         template.fork(theirs)
+    except BaseException:
+        for fd in ours.values():
+            os.close(fd)
+        raise
     finally:
         for fd in theirs:
             os.close(fd)
-    return ours.pop("request"), ours
-
-
-def _close(fd: int) -> None:
-    with contextlib.suppress(OSError):
-        os.close(fd)
+    for name, fd in ours.items():
+        if name != "request":
+            stack.callback(os.close, fd)
+    return ours
 
 
 def _send_request(fd: int, request: dict[str, Any]) -> None:
@@ -375,8 +379,6 @@ class _Watch:
         finally:
             if self.watched.status is None:
                 self._leave_group()
-            with self.interpreter._lock:
-                self.interpreter._active.discard(self.watched.pid or 0)
             self.selector.close()
 
     def _open_pipes(self) -> bool:
@@ -404,8 +406,6 @@ class _Watch:
             message = json.loads(line)
             if "pid" in message:
                 self.watched.pid = message["pid"]
-                with self.interpreter._lock:
-                    self.interpreter._active.add(message["pid"])
             else:
                 self.watched.status = message["status"]
                 self.watched.cpu_ms = message["cpu_ms"]

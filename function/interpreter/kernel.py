@@ -80,6 +80,7 @@ _NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24  # offsets in struct seccomp_data; low w
 class Available:
     """What this kernel would grant, found without changing anything."""
 
+    prctl: bool
     seccomp: bool
     landlock_abi: int  # 0: none
 
@@ -92,13 +93,13 @@ class Available:
 def probe() -> Available:
     """Ask the kernel. Inside Lambda prctl and seccomp answer EPERM and Landlock ENOSYS (research: sandbox, 1.1)."""
     if platform.machine() not in _TABLES:
-        return Available(False, 0)
+        return Available(False, False, 0)
     action = ctypes.c_uint32(_KILL_PROCESS)
     privileges = _libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) >= 0
     number = _TABLES[platform.machine()][1]["seccomp"]
     filters = _libc.syscall(number, _SECCOMP_GET_ACTION_AVAIL, 0, ctypes.byref(action)) == 0
     abi = _libc.syscall(_COMMON["landlock_create_ruleset"], None, 0, 1)
-    return Available(privileges and filters, max(int(abi), 0) if privileges else 0)
+    return Available(privileges, privileges and filters, max(int(abi), 0) if privileges else 0)
 
 
 def apply(available: Available, *, readable: Iterable[str], writable: Sequence[str], network: bool) -> None:

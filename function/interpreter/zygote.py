@@ -30,8 +30,9 @@ def main(control_fd: int, config: dict[str, Any]) -> None:
     sys.path.remove(config["root"])
     confinement.become_subreaper()
     control = socket.socket(fileno=control_fd)
-    template = Template(control, child.main)
-    for module in config["preload"]:
+    template = Template(control, child.main, confinement.sweep_orphans)
+    # cffi's backend is here so that the audit layer can close its way into C, which raises no event.
+    for module in ("_cffi_backend", *config["preload"]):
         template.serve_pending()
         try:
             importlib.import_module(module)
@@ -43,9 +44,10 @@ def main(control_fd: int, config: dict[str, Any]) -> None:
 
 
 class Template:
-    def __init__(self, control: socket.socket, run_child: Any) -> None:
+    def __init__(self, control: socket.socket, run_child: Any, sweep_orphans: Any) -> None:
         self.control = control
         self.run_child = run_child
+        self.sweep_orphans = sweep_orphans
         self.statuses: dict[int, int] = {}  # child pid -> descriptor its end is reported on
         signal.signal(signal.SIGCHLD, self.reap)
 
@@ -98,6 +100,7 @@ class Template:
             fd = self.statuses.pop(pid, None)
             if fd is None:  # an orphan that came to us as subreaper
                 continue
+            self.sweep_orphans(self.statuses)
             cpu_ms = (usage.ru_utime + usage.ru_stime) * 1000
             _tell(fd, {"status": status, "cpu_ms": cpu_ms, "max_rss_kb": usage.ru_maxrss})
             os.close(fd)
