@@ -1,0 +1,93 @@
+"""Profiles and thresholds in the repository are sound; mistakes in one's own are one sentence."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from load_rows import plan
+
+from load.gate import parse_threshold
+from load.plan import PlanError, load_plan, parse_plan, profile_names
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_loads_and_can_be_judged(name: str) -> None:
+    found = load_plan(name)
+    assert found.planned() > 0
+    assert found.planned() <= found.budget_requests
+    assert len(found.thresholds) > 1
+    for line in found.thresholds:
+        parse_threshold(line)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_selectors_of_a_profile_name_what_it_sends(name: str) -> None:
+    found = load_plan(name)
+    stages = {arrival.stage for arrival, _, _ in found.arrivals()}
+    for line in found.thresholds:
+        chosen = dict(parse_threshold(line).selectors)
+        assert chosen.get("stage", next(iter(stages))) in stages, line
+        assert chosen.get("scenario", next(iter(found.scenarios))) in found.scenarios, line
+
+
+def test_the_mix_holds_exactly_in_every_deck() -> None:
+    drawn = [scenario for _, scenario, _ in plan(scenarios={"print": 3, "numpy": 2}).arrivals()]
+    assert Counter(drawn[:5]) == Counter(drawn[5:10]) == {"print": 3, "numpy": 2}
+    assert drawn[:5] != drawn[5:10] or drawn[5:10] != drawn[10:15]
+
+
+def test_the_same_seed_sends_the_same() -> None:
+    mixed = {"scenarios": {"print": 3, "numpy": 2}}
+    assert list(plan(**mixed).arrivals()) == list(plan(**mixed).arrivals())
+    assert list(plan(**mixed).arrivals()) != list(plan(**mixed, seed=2).arrivals())
+
+
+def test_scaling_keeps_the_shape() -> None:
+    spike = load_plan("spike").scaled(rate_per_s=20, duration_s=9)
+    assert spike.duration_s == pytest.approx(9)
+    assert max(stage.peak_per_s for stage in spike.stages) == pytest.approx(20)
+
+
+def test_own_profile_file_and_own_thresholds(tmp_path: Path) -> None:
+    profile, thresholds = tmp_path / "mine.yaml", tmp_path / "thresholds.yaml"
+    stages = "stages: [{kind: burst, size: 3}]\nscenarios: {print: 1}\neras: {'2025-11-25': 1}\n"
+    profile.write_text(stages + "thresholds: ['count(errors) == 0']\n")
+    thresholds.write_text("every: ['count(requests) > 0']\nmine: ['p50(latency) < 1s']\nsmoke: ['max(latency) < 1s']\n")
+    found = load_plan(str(profile), thresholds)
+    assert found.thresholds == ["count(errors) == 0", "count(requests) > 0", "p50(latency) < 1s"]
+    assert found.planned() == 3
+
+
+BURST = "stages: [{kind: burst, size: 1}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("[1, 2]", "must hold a mapping", id="a-list"),
+        pytest.param("stages: {", "is not YAML", id="broken-yaml"),
+        pytest.param("scenarios: {print: 1}\neras: {'2025-11-25': 1}", "stages: Field required", id="no-stages"),
+        pytest.param(BURST + "scenarios: {prnt: 1}\neras: {'2025-11-25': 1}", "no scenario 'prnt'", id="scenario"),
+        pytest.param(BURST + "scenarios: {print: 1}\neras: {2025: 1}", "eras", id="era-is-a-number"),
+        pytest.param(BURST + "scenarios: {print: 1}\neras: {'2020-01-01': 1}", "no era", id="unknown-era"),
+        pytest.param(BURST + "scenarios: {print: 0}\neras: {'2025-11-25': 1}", "greater than 0", id="zero-weight"),
+        pytest.param(BURST + "scenarios: {print: 1}\neras: {'2025-11-25': 1}\nrps: 3", "rps", id="unknown-key"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(PlanError, match=says) as caught:
+        load_plan(str(path))
+    assert "mine.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_profile_lists_the_known_ones() -> None:
+    with pytest.raises(PlanError, match=r"smok.*breakpoint, coldburst"):
+        load_plan("smok")
+
+
+def test_a_plan_survives_its_own_json() -> None:
+    first = load_plan("spike")
+    assert parse_plan(first.model_dump(mode="json"), "again") == first
