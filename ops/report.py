@@ -23,11 +23,12 @@ from ops.command import (
     selection_of,
     with_progress,
 )
+from ops.comparison import compare
 from ops.failures import EXIT_PASS, Inconclusive, UsageError
 from ops.invocations import Ledger, fold
 from ops.logs import LATE_MS, read_events, write_events
 from ops.pricing import FREE_TMP_MB
-from ops.summary import summarise
+from ops.summary import Summary, summarise
 from ops.times import show
 
 HELP = "invocations, cold starts, durations, memory, errors and cost of a range"
@@ -36,6 +37,7 @@ EXAMPLES = """examples:
   python -m ops report --since 2h30m --group /aws/lambda/code-interpreter
   python -m ops report --since yesterday --until today --json > yesterday.json
   AWS_ENDPOINT_URL=http://127.0.0.1:8080 python -m ops report     the local stack's logs
+  python -m ops report --since today --compare yesterday..today
   python -m ops report --from out/report-20261124T061500Z         the same report again, without AWS
 """
 
@@ -60,6 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="from_run", metavar="DIR", help="make the report again from an earlier run's files"
     )
+    parser.add_argument(
+        "--compare", metavar="DIR|START..END", help="also compare with an earlier run's folder, or with another range"
+    )
     parser.add_argument("--out", metavar="DIR", help="folder for the files (default out/report-<UTC time>)")
     parser.add_argument("--json", action="store_true", help="print summary.json instead of tables")
     bill = parser.add_argument_group("what the bill depends on beside the logs")
@@ -78,6 +83,17 @@ def run(args: argparse.Namespace, around: Surroundings) -> int:
         selection = selection_of(args, around)
         folder = run_folder(args.out, "report", around.now())
         asked = pull_to(folder, selection, around)
+    summary, ledger = summary_of(folder, asked, args, around)
+    if args.compare:
+        summary = _compared(summary, ledger, args, around, folder)
+    as_json = write(summary, ledger, folder, around)
+    around.out.write(as_json if args.json else tables.text(summary, around.zone, **_terminal(around)))
+    around.say(f"Files in {folder}: {EVENTS}, summary.json, summary.md, report.html, report.png")
+    return EXIT_PASS
+
+
+def summary_of(folder: Path, asked: Request, args: argparse.Namespace, around: Surroundings) -> tuple[Summary, Ledger]:
+    """The figures of a run's files. Raises Inconclusive when they hold no finished invocation."""
     ledger = fold(read_events(folder / EVENTS))
     if not len(ledger.invocations):
         raise Inconclusive(_nothing(ledger, asked, around))
@@ -91,13 +107,36 @@ def run(args: argparse.Namespace, around: Surroundings) -> int:
         gateway=args.gateway,
         tmp_mb=args.tmp_mb,
     )
+    return summary, ledger
+
+
+def write(summary: Summary, ledger: Ledger, folder: Path, around: Surroundings) -> str:
+    """Writes the report's files beside the events and returns the JSON."""
     as_json = summary.model_dump_json(by_alias=True, indent=2) + "\n"
+    picture = folder / "report.png"
     (folder / "summary.json").write_text(as_json, encoding="utf-8")
     (folder / "summary.md").write_text(tables.markdown(summary, around.zone), encoding="utf-8")
-    plot.draw(ledger.invocations, folder / "report.png", around.zone, ", ".join(asked.groups))
-    around.out.write(as_json if args.json else tables.text(summary, around.zone, **_terminal(around)))
-    around.say(f"Files in {folder}: {EVENTS}, summary.json, summary.md, report.png")
-    return EXIT_PASS
+    plot.draw(ledger.invocations, picture, around.zone, ", ".join(summary.groups))
+    (folder / "report.html").write_text(tables.html(summary, around.zone, picture.read_bytes()), encoding="utf-8")
+    return as_json
+
+
+def _compared(
+    summary: Summary, ledger: Ledger, args: argparse.Namespace, around: Surroundings, folder: Path
+) -> Summary:
+    """`summary` with its comparison against `--compare`: an earlier run's folder, or a range START..END pulled now."""
+    start, dots, end = args.compare.partition("..")
+    if dots and not Path(args.compare).is_dir():
+        before = folder / "before"
+        before.mkdir(exist_ok=True)
+        earlier = argparse.Namespace(**vars(args) | {"since": start, "until": end, "group": summary.groups})
+        asked = pull_to(before, selection_of(earlier, around), around)
+    else:
+        before = Path(args.compare)
+        asked = read_request(before)
+    then, ledger_then = summary_of(before, asked, args, around)
+    changes = compare(ledger_then.invocations, ledger.invocations)
+    return summary.model_copy(update={"compared_with": then.range, "comparison": changes})
 
 
 def pull_to(folder: Path, selection: Selection, around: Surroundings) -> Request:

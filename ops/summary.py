@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ops import pricing
+from ops.comparison import Change
 from ops.invocations import FAILURES, Invocations, Ledger
 from ops.percentiles import Percentile, Sample, percentile, proportion_interval
 
@@ -134,6 +135,8 @@ class Summary(_Model):
     blocked_operations: dict[str, int]
     cost: CostSummary
     lines: dict[str, int]
+    compared_with: Range | None = None
+    comparison: list[Change] | None = None
     notes: list[str]
 
 

@@ -1,18 +1,21 @@
-"""The tables of a report, written once and rendered as terminal text or Markdown.
+"""The tables of a report, written once and rendered as terminal text, Markdown or HTML.
 
 It must not compute: every figure comes from the summary, rounded for reading.
 """
 
+import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import tzinfo
+from datetime import UTC, tzinfo
 
+import jinja2
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ops.comparison import Change
 from ops.summary import Distribution, Quantile, Rate, Summary
 from ops.times import show
 
@@ -47,6 +50,7 @@ def tables(summary: Summary) -> list[Table]:
         _durations(summary),
         _cold(summary),
         _memory(summary),
+        _comparison(summary),
         _blocked(summary),
         _cost(summary),
         _lines(summary),
@@ -108,6 +112,30 @@ def _memory(s: Summary) -> Table:
         for m in s.memory
     )
     return Table("Memory", ("size", "n", "p95 used", "max used", "headroom"), rows)
+
+
+def _comparison(s: Summary) -> Table:
+    rows = tuple(
+        (c.name, _of_unit(c, c.before), _of_unit(c, c.after), _change(c), c.verdict) for c in s.comparison or ()
+    )
+    against = (
+        f"Against {show(s.compared_with.start, UTC)} to {show(s.compared_with.end, UTC)}" if s.compared_with else ""
+    )
+    return Table(against, ("", "then", "now", "change [95 % interval]", "verdict"), rows)
+
+
+def _of_unit(c: Change, value: float | None) -> str:
+    if value is None:
+        return "none"
+    return _percent(value) if c.unit == "share" else f"{value:.1f} {c.unit}"
+
+
+def _change(c: Change) -> str:
+    if c.change is None or c.low is None or c.high is None:
+        return ""
+    if c.unit == "share":
+        return f"{c.change * 100:+.2f} [{c.low * 100:+.2f}, {c.high * 100:+.2f}] points"
+    return f"x {c.change:.3f} [{c.low:.3f}, {c.high:.3f}]"
 
 
 def _blocked(s: Summary) -> Table:
@@ -192,3 +220,17 @@ def markdown(summary: Summary, zone: tzinfo, title: str = "Log report") -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def html(summary: Summary, zone: tzinfo, picture: bytes, title: str = "Log report") -> str:
+    """The same report as one HTML page that needs no other file; `picture` is a PNG."""
+    pages = jinja2.Environment(
+        loader=jinja2.PackageLoader("ops", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return pages.get_template("report.html.j2").render(
+        title=title,
+        headline=headline(summary, zone),
+        tables=tables(summary),
+        notes=summary.notes,
+        picture=base64.b64encode(picture).decode(),
+    )

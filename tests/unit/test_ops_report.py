@@ -129,6 +129,24 @@ def test_the_report_reads_like_this(run_of_a_bad_hour):
     assert around.out.getvalue() == GOLDEN.read_text(encoding="utf-8")
 
 
+def test_the_page_holds_everything_in_one_file(run_of_a_bad_hour):
+    run(["report", "--from", str(run_of_a_bad_hour)], surroundings())
+    page = (run_of_a_bad_hour / "report.html").read_text()
+    assert "data:image/png;base64,iVBOR" in page
+    assert "<td>cold</td><td>4</td>" in page
+    assert "http" not in page
+
+
+def test_a_run_compared_with_itself_shows_no_difference(run_of_a_bad_hour):
+    around = surroundings()
+    argv = ["report", "--from", str(run_of_a_bad_hour), "--compare", str(run_of_a_bad_hour), "--json"]
+    assert run(argv, around) == 0
+    summary = json.loads(around.out.getvalue())
+    verdicts = {change["name"]: change["verdict"] for change in summary["comparison"]}
+    assert verdicts.pop("median init") == verdicts.pop("median duration, cold") == "too few"
+    assert set(verdicts.values()) == {"no difference shown"}
+
+
 def put(client, events):
     for stream in dict.fromkeys(e.stream for e in events):
         client.create_log_stream(logGroupName=GROUP, logStreamName=stream)
