@@ -55,7 +55,6 @@ fi
 [ -x $VENV/bin/python ] || .tools/uv/bin/uv venv --quiet --no-project --python "$python" $VENV
 say "installing the pins with $python (about half a minute the first time)"
 .tools/uv/bin/uv pip sync --quiet --python $VENV/bin/python --require-hashes --compile-bytecode requirements/dev.txt
-# The layer is made of this same environment: matplotlib's font cache belongs in it, built once.
-MPLCONFIGDIR=$VENV/share/matplotlib $VENV/bin/python -c 'import matplotlib.font_manager' 
+$VENV/bin/python sam/dependencies/fontcache.py 2>/dev/null
 touch $VENV/.ready
 say "ready: $($VENV/bin/python -V)"

@@ -9,10 +9,12 @@ from __future__ import annotations
 import ast
 import base64
 import contextlib
+import importlib.util
 import json
 import os
 import re
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -181,6 +183,12 @@ def readable_directories(matplotlib: Path) -> tuple[str, ...]:
     return tuple(sorted({*libraries, *loader, *venv, *system, str(matplotlib)}))
 
 
+def shipped_font_lists() -> list[Path]:
+    """The font lists that `sam/dependencies/fontcache.py` left in matplotlib's data, found without importing it."""
+    spec = importlib.util.find_spec("matplotlib")
+    return list(Path(spec.origin).parent.glob("mpl-data/fontlist-*.json")) if spec and spec.origin else []
+
+
 class Interpreter:
     """The templates of one environment, and `run`.
 
@@ -205,6 +213,8 @@ class Interpreter:
             confinement.wipe(str(self.scratch))
         self.matplotlib = self.scratch / ".matplotlib"
         self.matplotlib.mkdir(exist_ok=True)
+        for fonts in shipped_font_lists():  # matplotlib wants a directory it can write to, and its list in it
+            shutil.copy(fonts, self.matplotlib)
         self._readable = readable_directories(self.matplotlib)
         for kind in ("bare", "heavy"):
             self._template(kind)
