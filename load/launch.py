@@ -51,8 +51,10 @@ def launch(plan: Plan, endpoint: str, out: Path, workers: int = 1, environment: 
     command += ["--host", endpoint, "--plan-json", plan.model_dump_json(), "--out", str(out), "--raw-only"]
     command += ["--loglevel", "WARNING", "--logfile", str(out / "locust.log")]
     if workers > 1:
-        # Workers that outlive the master would leave their rows unfinished: let the master wait for their shutdown.
         command += ["--processes", str(workers), "--expect-workers-max-wait", "30", "--stop-timeout", "5"]
+        # A port of our own: on Locust's fixed one a second run's workers would join the first run's master.
+        port = str(_free_port())
+        command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
     env = {**environment, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))}
     with (out / "locust.txt").open("w", encoding="utf-8") as said:
         process = subprocess.Popen(command, stdout=said, env=env, start_new_session=True)
@@ -66,6 +68,13 @@ def launch(plan: Plan, endpoint: str, out: Path, workers: int = 1, environment: 
             f"Locust ended with code {process.returncode} before it sent anything; see {out / 'locust.log'}"
         )
     return interrupted
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _wait(process: subprocess.Popen[bytes]) -> bool:

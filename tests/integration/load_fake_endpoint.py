@@ -1,4 +1,4 @@
-"""A small MCP endpoint with known faults, run as a process by the load tests. It executes nothing: it knows the answers.
+"""A small MCP endpoint with known faults, run as a process by the load tests. It runs no code: it knows the answers.
 
     python tests/integration/load_fake_endpoint.py --port 0 --fault tool-error
 

@@ -1,0 +1,334 @@
+"""Whole runs of `python -m load` against an endpoint with one known fault: no false pass, and the right exit code."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from load.rows import Row, read_rows, read_runs
+from load.summary import timed
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = Path(__file__).with_name("load_fake_endpoint.py")
+
+
+@contextmanager
+def endpoint(*arguments: str) -> Iterator[str]:
+    """The fake endpoint's URL while it runs."""
+    process = subprocess.Popen([sys.executable, str(FAKE), *arguments], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield json.loads(process.stdout.readline())["endpoint"]
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def serve(request: pytest.FixtureRequest) -> Callable[..., str]:
+    def start(*arguments: str) -> str:
+        opened = endpoint(*arguments)
+        url = opened.__enter__()
+        request.addfinalizer(lambda: opened.__exit__(None, None, None))
+        return url
+
+    return start
+
+
+def profile(directory: Path, **other: Any) -> Path:
+    """A quick plan; the send-lag limit is wide because tests share their machine."""
+    plan: dict[str, Any] = {
+        "stages": [{"kind": "constant", "name": "steady", "rate_per_s": 20, "duration_s": 1}],
+        "scenarios": {"print": 2, "numpy": 1, "pandas": 1, "figure": 1, "packages": 1, "error": 1},
+        "eras": {"2025-11-25": 1, "2026-07-28": 1},
+        "request_timeout_s": 10,
+        "drain_s": 10,
+        "limits": {"send_lag_p99_ms": 2000, "cpu_share": 1.0},
+        "thresholds": ["count(errors) == 0"],
+    }
+    path = directory / "quick.yaml"
+    path.write_text(yaml.safe_dump({**plan, **other}), encoding="utf-8")
+    return path
+
+
+def load(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "load", *map(str, arguments)]
+    env = {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=90, check=False)
+
+
+def outcomes(out: Path) -> Counter[str]:
+    return Counter(row.outcome for row in read_rows(out))
+
+
+def test_a_good_endpoint_passes_with_a_row_for_every_arrival(serve: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = load("run", profile(tmp_path), serve("--init-s", "0.1"), "--out", out, "--json", MCP_API_KEY="s3cret-key")
+    assert done.returncode == 0, done.stderr + done.stdout
+    summary = json.loads(done.stdout)
+    assert summary["schema"] == "load/1"
+    assert summary["counts"]["planned"] == summary["counts"]["ok"] == 20
+    rows = read_rows(out)
+    assert [row.index for row in rows] == list(range(20))
+    assert {row.scenario for row in rows} == {"print", "numpy", "pandas", "figure", "packages", "error"}
+    cold = [row for row in rows if row.cold]
+    assert len(cold) == summary["counts"]["environments"] == len({row.environment_id for row in rows})
+    assert all(row.timing("init") == 100 for row in cold)
+    assert all(row.timing("init") is None for row in rows if not row.cold)
+    for row in rows:
+        assert row.sent_s is not None
+        assert row.first_byte_s is not None
+        assert row.done_s is not None
+        assert row.latency_ms is not None
+        assert row.intended_s <= row.sent_s <= row.first_byte_s <= row.done_s
+        assert row.latency_ms == pytest.approx((row.done_s - row.intended_s) * 1000, abs=0.01)
+    assert not [path for path in out.iterdir() if "s3cret-key" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "code"),
+    [
+        pytest.param("tool-error", "tool_error", 1, id="tool-error-behind-a-200"),
+        pytest.param("wrong-answer", "wrong_answer", 1, id="success-that-is-no-answer"),
+        pytest.param("rpc-error", "rpc_error", 1, id="rpc-error"),
+        pytest.param("http-500", "http_error", 1, id="every-answer-a-500"),
+        pytest.param("forbidden", "http_error", 3, id="our-key-is-refused"),
+        pytest.param("cut", "connect_error", 3, id="connections-cut-before-any-answer"),
+    ],
+)
+def test_faults(serve: Callable[..., str], tmp_path: Path, fault: str, outcome: str, code: int) -> None:
+    out = tmp_path / "out"
+    plan = profile(tmp_path, scenarios={"print": 1}, stages=[{"kind": "burst", "size": 5, "every_s": 0.2}])
+    done = load("run", plan, serve("--fault", fault), "--out", out)
+    assert done.returncode == code, done.stderr + done.stdout
+    assert outcomes(out) == {outcome: 5}
+    assert all(row.error for row in read_rows(out))
+
+
+def test_unanswered_requests_are_recorded_and_inconclusive(serve: Callable[..., str], tmp_path: Path) -> None:
+    """Locust alone drops them silently and exits 0."""
+    out = tmp_path / "out"
+    plan = profile(tmp_path, drain_s=0.2, request_timeout_s=60)
+    done = load("run", plan, serve("--fault", "hang"), "--out", out)
+    assert done.returncode == 4, done.stderr + done.stdout
+    assert outcomes(out) == {"in_flight": 20}
+    assert "20 requests were still unanswered" in done.stdout
+    assert min(row.latency_ms or 0 for row in read_rows(out)) >= 200
+
+
+def test_timeouts_fail(serve: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = profile(tmp_path, request_timeout_s=0.3)
+    done = load("run", plan, serve("--fault", "hang"), "--out", out)
+    assert done.returncode == 1, done.stderr + done.stdout
+    assert outcomes(out) == {"timeout": 20}
+    assert all((row.service_ms or 0) >= 300 for row in read_rows(out))
+
+
+def test_arrivals_that_could_not_be_sent_are_rows_and_inconclusive(serve: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = profile(tmp_path, max_in_flight=3, scenarios={"hold": 1})
+    done = load("run", plan, serve(), "--out", out)
+    assert done.returncode == 4, done.stderr + done.stdout
+    found = outcomes(out)
+    assert found["ok"] + found["dropped"] == 20
+    assert found["dropped"] >= 10
+    assert "max_in_flight" in done.stdout
+
+
+def test_a_late_generator_is_inconclusive(serve: Callable[..., str], tmp_path: Path) -> None:
+    """A limit no machine can keep stands for a machine that cannot keep the limit."""
+    out = tmp_path / "out"
+    plan = profile(tmp_path, limits={"send_lag_p99_ms": 0.001, "send_lag_share": 0})
+    done = load("run", plan, serve(), "--out", out)
+    assert done.returncode == 4, done.stderr + done.stdout
+    assert "the generator was saturated" in done.stdout
+
+
+def test_a_percentile_from_too_few_is_inconclusive(serve: Callable[..., str], tmp_path: Path) -> None:
+    plan = profile(tmp_path, thresholds=["p99(latency) < 60s"])
+    done = load("run", plan, serve(), "--out", tmp_path / "out")
+    assert done.returncode == 4, done.stderr + done.stdout
+    assert "299 are needed" in done.stdout
+
+
+def test_an_endpoint_without_headers_has_no_cold_count(serve: Callable[..., str], tmp_path: Path) -> None:
+    plan = profile(tmp_path, thresholds=["count(cold) <= 100"])
+    done = load("run", plan, serve("--fault", "no-headers"), "--out", tmp_path / "out")
+    assert done.returncode == 4, done.stderr + done.stdout
+    assert all(row.cold is None for row in read_rows(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_the_rows(serve: Callable[..., str], tmp_path: Path, signum: int) -> None:
+    out = tmp_path / "out"
+    plan = profile(tmp_path, stages=[{"kind": "constant", "rate_per_s": 20, "duration_s": 60}])
+    command = [sys.executable, "-m", "load", "run", str(plan), serve(), "--out", str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    # the first progress line says that it is sending
+    ready, _, _ = select.select([process.stderr], [], [], 60)
+    assert ready
+    process.send_signal(signum)
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stdout + stderr
+    assert len(read_rows(out)) >= 1
+    assert read_runs(out)[0].ended == "interrupted"
+    assert json.loads((out / "summary.json").read_text(encoding="utf-8"))["verdict"] == "interrupted"
+
+
+def test_a_dead_url_is_unreachable(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    done = load("run", "smoke", f"http://127.0.0.1:{port}/mcp", "--out", tmp_path / "out")
+    assert done.returncode == 3
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["run", "smok", "http://127.0.0.1:1/"], "no profile 'smok'", id="unknown-profile"),
+        pytest.param(["run", "smoke", "127.0.0.1:1"], "give a URL", id="no-url"),
+        pytest.param(["run", "smoke", "http://me:pw@127.0.0.1/"], "MCP_API_KEY", id="credentials-in-the-url"),
+        pytest.param(["run", "smoke", "http://127.0.0.1:1/", "--rate", "-3"], "above 0", id="negative-rate"),
+        pytest.param(["run", "soak", "http://192.0.2.1/", "--rate", "500"], "budget", id="over-budget"),
+        pytest.param(["coldstart", "http://127.0.0.1:1/", "-n", "0"], "no burst", id="no-burst"),
+        pytest.param(["report", "nowhere"], "holds no", id="no-run"),
+        pytest.param(["frobnicate"], "invalid choice", id="unknown-command"),
+        pytest.param([], "required", id="no-command"),
+    ],
+)
+def test_usage_errors_are_one_sentence(arguments: list[str], says: str) -> None:
+    done = load(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_workers_share_one_schedule(serve: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = profile(tmp_path, stages=[{"kind": "constant", "rate_per_s": 20, "duration_s": 2}])
+    done = load("run", plan, serve(), "--out", out, "--workers", 2)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert [row.index for row in read_rows(out)] == list(range(40))
+    runs = read_runs(out)
+    assert [run.role for run in runs] == ["master", "worker", "worker"]
+    assert [run.dispatched for run in runs] == [40, 20, 20]
+
+
+def test_a_lost_worker_is_inconclusive(serve: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = profile(tmp_path, stages=[{"kind": "constant", "rate_per_s": 20, "duration_s": 1}])
+    assert load("run", plan, serve(), "--out", out, "--workers", 2).returncode == 0
+    (out / "requests-w1.jsonl").unlink()
+    (out / "run-w1.json").unlink()
+    done = load("report", out)
+    assert done.returncode == 4, done.stderr + done.stdout
+    assert "10 of 20 planned arrivals left no row" in done.stdout
+    assert "1 of 2 workers" in done.stdout
+
+
+def test_cold_start_burst(serve: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = load("coldstart", serve("--init-s", "0.4"), "-n", 6, "--gap", 3, "--min-cold", 6, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr + done.stdout
+    report = json.loads(done.stdout)
+    assert (report["burst"], report["confirmed"], report["environments"], report["shared"]) == (6, 6, 6, 0)
+    assert report["init_ms"]["p50"] == 400
+    assert 300 < report["first_call_penalty_ms"] < 1500
+
+
+def test_locust_itself_runs_the_locustfile_and_its_exit_code_is_the_verdict(
+    serve: Callable[..., str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    plan = profile(tmp_path)
+    command = [sys.executable, "-m", "locust", "-f", "load/locustfile.py", "--headless", "--profile", str(plan)]
+    for fault, code in (("none", 0), ("tool-error", 1)):
+        arguments = [*command, "--host", serve("--fault", fault), "--out", str(out / fault)]
+        done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done.stderr
+        assert len(read_rows(out / fault)) == 20
+        assert (out / fault / "report.html").exists()
+
+
+def test_locust_refuses_a_plan_that_is_none(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "locust", "-f", "load/locustfile.py", "--headless", "--profile", "nope"]
+    done = subprocess.run(
+        [*command, "--host", "http://127.0.0.1:1/"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "no profile 'nope'" in done.stderr
+
+
+STALL_S, EVERY_S = 0.6, 2.0
+
+
+def stalled_quantile(q: float) -> float:
+    """The truth for evenly spread arrivals on a server frozen STALL_S of every EVERY_S, ms: those who meet the freeze
+    wait what is left of it, evenly spread from 0 to STALL_S; the others wait nothing."""
+    met = STALL_S / EVERY_S
+    return max(0.0, STALL_S * (q - (1 - met)) / met) * 1000
+
+
+def test_a_frozen_server_is_seen_as_its_callers_see_it(serve: Callable[..., str], tmp_path: Path) -> None:
+    """Locust's closed loop reports p95 = 12 ms here, because a waiting user sends nothing (research, stall test)."""
+    out = tmp_path / "out"
+    stages = [{"kind": "constant", "rate_per_s": 50, "duration_s": 3 * EVERY_S}]
+    plan = profile(tmp_path, stages=stages, scenarios={"print": 1})
+    done = load(
+        "run", plan, serve("--fault", "stall", "--stall-s", str(STALL_S), "--stall-every-s", str(EVERY_S)), "--out", out
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    latencies = sorted(timed(read_rows(out), lambda row: row.latency_ms))
+    assert len(latencies) == 300
+    for q in (0.80, 0.90, 0.95, 0.99):
+        truth = stalled_quantile(q)
+        measured = latencies[int(q * 300) - 1]
+        assert truth * 0.9 - 20 <= measured, f"p{q * 100:g} is {measured:.0f} ms, truth {truth:.0f} ms"
+        # a busy test machine adds, it never takes away
+        assert measured <= truth * 1.1 + 250, f"p{q * 100:g} is {measured:.0f} ms, truth {truth:.0f} ms"
+
+
+def test_arrivals_meant_for_the_stall_are_sent_into_it(serve: Callable[..., str], tmp_path: Path) -> None:
+    """The sent times follow the plan and not the server: no gap where it froze."""
+    out = tmp_path / "out"
+    plan = profile(tmp_path, stages=[{"kind": "constant", "rate_per_s": 50, "duration_s": 4}], scenarios={"print": 1})
+    load("run", plan, serve("--fault", "stall", "--stall-s", "1.0", "--stall-every-s", "2.0"), "--out", out)
+    rows: list[Row] = read_rows(out)
+    open_at_once = max(_open_at(rows, row.sent_s or 0.0) for row in rows)
+    assert open_at_once >= 25, "a closed loop would have waited for the answers"
+
+
+def _open_at(rows: list[Row], moment_s: float) -> int:
+    return sum((row.sent_s or 0.0) <= moment_s < (row.done_s or 0.0) for row in rows)
+
+
+def test_the_fake_endpoint_really_stalls(serve: Callable[..., str]) -> None:
+    """The stall test proves nothing on a server that does not freeze."""
+    import urllib.request
+
+    url = serve("--fault", "stall", "--stall-s", "0.6", "--stall-every-s", "2.0")
+    worst, until = 0.0, time.monotonic() + 2.5
+    while time.monotonic() < until:
+        start = time.monotonic()
+        with urllib.request.urlopen(urllib.request.Request(url, data=b'{"id": 2}', method="POST")) as answer:
+            answer.read()
+        worst = max(worst, time.monotonic() - start)
+    assert worst >= 0.5
