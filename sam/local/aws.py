@@ -23,7 +23,7 @@ from aiohttp import web
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from .logs import LogEvent
-from .pool import Pool, Throttled
+from .pool import MAX_EVENT_BYTES, Pool, Throttled
 from .stack import ACCOUNT_ID, Stack
 
 _INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations/?$")
@@ -97,6 +97,9 @@ class Aws:
         if name != self._stack.function_name:
             arn = self._stack.function_arn.replace(self._stack.function_name, name)
             return _aws_error(404, "ResourceNotFoundException", f"Function not found: {arn}")
+        if len(body) > MAX_EVENT_BYTES:
+            message = f"Request must be smaller than {MAX_EVENT_BYTES} bytes for the InvokeFunction operation"
+            return _aws_error(413, "RequestTooLargeException", message)
         try:
             json.loads(body or b"null")
         except ValueError as error:

@@ -25,6 +25,7 @@ from .runtime import Answer, Invocation, RuntimeApi
 from .stack import Stack
 
 POLL_S = 0.01  # how often memory is looked at: a fast allocator overshot a 512 MB limit by 8 MB at 5 ms
+REAP_S = 5.0
 MB = 1024 * 1024
 _PIPE_BYTES = 1024 * 1024
 
@@ -240,11 +241,16 @@ class Environment:
         return Outcome(error.payload, "Unhandled", self._log_tail())
 
     async def _end_processes(self) -> None:
+        """Kill what the launcher started and let it reap that; a launcher that does not end by then is killed too."""
         self.lost = True
-        if self._process is not None and self._process.returncode is None:
+        if self._process is None or self._exited is None:
+            return
+        if not self._exited.done():
+            processes.kill_below(self._process.pid)
+            await _first_of(self._exited, timeout_s=REAP_S)
+        if not self._exited.done():
             processes.kill_tree(self._process.pid)
-        if self._exited is not None:
-            await self._exited
+        await self._exited
 
     # -- the process --------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from .host import LaunchError
-from .pool import Pool, Throttled
+from .pool import MAX_EVENT_BYTES, Pool, Throttled
 from .stack import ACCOUNT_ID, Route, Stack
 
 INTEGRATION_TIMEOUT_S = 29.0
@@ -81,9 +81,12 @@ class Gateway:
             self._stack, match, request.method, request.raw_path, _client_headers(request, trace_id), body, request_id,
             source_ip=request.remote or "127.0.0.1", protocol=f"HTTP/{request.version.major}.{request.version.minor}",
         )  # fmt: skip
+        payload = json.dumps(event, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        if len(payload) > MAX_EVENT_BYTES:
+            return refusal(413, "Request Too Long", "RequestEntityTooLargeException")
         try:
             async with asyncio.timeout(self._timeout_s):
-                outcome = await self._pool.invoke(json.dumps(event).encode(), trace_id=trace_id)
+                outcome = await self._pool.invoke(payload, trace_id=trace_id)
         except TimeoutError:
             return refusal(504, "Endpoint request timed out", "InternalServerErrorException")
         except LaunchError as error:

@@ -213,12 +213,12 @@ def plain(plan: Plan, control: socket.socket) -> int:
     if os.geteuid() == 0:
         uid = FIRST_UID + os.getpid()
         os.chown(plan["scratch"], uid, GID)
-    answer(control, {"runtime_api": plan["runtime_api"]})
-    control.close()
     runtime = os.fork()
     if runtime == 0:
         die_with_parent()
         become_runtime(plan, uid)
+    answer(control, {"runtime_api": plan["runtime_api"]})
+    control.close()
     os.closerange(0, TASKS_AND_FILES)
     code = ended(runtime)
     while left := processes.descendants(os.getpid()):

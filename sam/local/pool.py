@@ -13,6 +13,8 @@ from .host import Host
 from .logs import LogEvent
 from .stack import Stack
 
+MAX_EVENT_BYTES = 6 * 1024 * 1024  # Lambda's limit for a synchronous invocation, both ways
+
 
 class Throttled(Exception):
     """Every environment the limit allows is busy. The message is Lambda's."""

@@ -70,16 +70,18 @@ def proportional_bytes(pids: Iterable[int]) -> int:
     return total
 
 
-def kill_tree(pid: int) -> None:
-    """SIGKILL `pid` and everything below it, again until nothing new has appeared."""
+def kill_below(pid: int) -> None:
+    """SIGKILL everything below `pid`, again until nothing new has appeared; `pid` itself lives to reap it."""
     known: set[int] = set()
-    while True:
-        living = {child for child in descendants(pid) if not _is_zombie(child)} - known
-        if not living:
-            break
+    while living := {child for child in descendants(pid) if not _is_zombie(child)} - known:
         known |= living
         for child in living:
             kill(child)
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL everything below `pid`, then `pid`."""
+    kill_below(pid)
     kill(pid)
 
 

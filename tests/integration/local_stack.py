@@ -1,0 +1,118 @@
+"""Starts `python -m sam.local` on the echo function for a test, and asks it things."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = Path(__file__).parent / "functions" / "template.yaml"
+SESSION = boto3.Session()  # reading AWS's service models takes longer than most tests
+DEADLINE_S = 60.0  # how long a test waits for what must come; no test measures speed
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: Any
+
+
+class LocalStack:
+    """A running stack. `said` is what it wrote to stderr before it was ready."""
+
+    def __init__(self, process: subprocess.Popen[str], errors: Path) -> None:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        self.process = process
+        self.said = errors.read_text()
+        assert line, f"the stack did not start: {self.said}"
+        self.ready: dict[str, str] = json.loads(line)
+
+    @property
+    def isolated(self) -> bool:
+        return "no own mounts" not in self.said
+
+    def call(self, ask: Any = None, *, method: str = "POST", path: str | None = None, **headers: str) -> Answer:
+        url = urlsplit(self.ready["endpoint"])
+        connection = http.client.HTTPConnection(url.netloc, timeout=DEADLINE_S)
+        with contextlib.closing(connection):
+            body = None if ask is None else json.dumps(ask)
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path or url.path, body, named)
+            response = connection.getresponse()
+            text = response.read()
+            return Answer(response.status, response.headers, json.loads(text) if text else None)
+
+    def client(self, service: str, region: str = "us-east-1") -> Any:
+        return SESSION.client(
+            service,
+            endpoint_url=self.ready["aws_endpoint_url"],
+            region_name=region,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+
+    def log_lines(self, until: str, count: int = 1) -> list[str]:
+        """Messages of the log group in order, once `count` of them hold `until`."""
+        logs = self.client("logs")
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            pages = logs.get_paginator("filter_log_events").paginate(logGroupName=self.ready["log_group"])
+            messages = [event["message"] for page in pages for event in page["events"]]
+            if sum(until in message for message in messages) >= count:
+                return messages
+            assert time.monotonic() < deadline, f"no {until!r} in {messages}"
+            time.sleep(0.02)
+
+    def settled_log(self) -> list[str]:
+        """Messages of the log group in order, once every START has its REPORT (text format)."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            messages = self.log_lines("START")
+            if sum(line.startswith("START") for line in messages) == sum(
+                line.startswith("REPORT") for line in messages
+            ):
+                return messages
+            assert time.monotonic() < deadline, f"a call without its report in {messages}"
+            time.sleep(0.02)
+
+    def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(with_signal)
+        return self.process.wait(timeout=DEADLINE_S)
+
+
+@contextlib.contextmanager
+def local_stack(tmp_path: Path, *options: str) -> Iterator[LocalStack]:
+    errors = tmp_path / "stderr"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "P_FN_"))}
+    command = [sys.executable, "-m", "sam.local", "--port", "0", "--template", str(TEMPLATE), *options]
+    with (
+        errors.open("w") as stderr,
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True,
+            env={**environment, "TMPDIR": str(tmp_path)},
+        ) as process,
+    ):  # fmt: skip
+        try:
+            yield LocalStack(process, errors)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(timeout=DEADLINE_S)
+                finally:
+                    process.kill()

@@ -1,0 +1,120 @@
+"""Given boto3 with the printed endpoint, the log group and the function are there, and an update is really one."""
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from local_stack import LocalStack, local_stack
+
+pytestmark = pytest.mark.xdist_group("local-aws")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    options = ["--parameter", "PLogFormat=JSON", "--concurrency", "1"]
+    with local_stack(tmp_path_factory.mktemp("stack"), *options) as running:
+        yield running
+
+
+def test_one_stream_for_one_environment_with_its_lines_in_order(stack: LocalStack):
+    stack.call({"do": "print", "text": "hello from the function"})
+    stack.call({"do": "fail", "message": "on purpose"})
+    stack.log_lines("platform.report", 2)
+    logs = stack.client("logs")
+    group = stack.ready["log_group"]
+    (stream,) = logs.describe_log_streams(logGroupName=group)["logStreams"]
+    assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", stream["logStreamName"])
+    events = logs.get_log_events(logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=True)
+    said = [event["message"] for event in events["events"]]
+    kinds = [json.loads(line).get("type", "error") if line.startswith("{") else line for line in said]
+    assert kinds == [
+        "platform.initStart", "platform.start", "hello from the function\n", "on stderr\n", "platform.report",
+        "platform.start", "error", "platform.report",
+    ]  # fmt: skip
+    reports = [json.loads(line)["record"] for line in said if "platform.report" in line]
+    cold, failed = (report["metrics"] for report in reports)
+    assert cold["billedDurationMs"] >= cold["initDurationMs"] + cold["durationMs"]
+    assert "initDurationMs" not in failed
+    assert (reports[1]["status"], reports[1]["errorType"]) == ("error", "ValueError")
+    assert json.loads(said[6])["errorMessage"] == "on purpose"
+
+
+def test_invoke_runs_in_the_pool_and_tells_its_log(stack: LocalStack):
+    lam = stack.client("lambda")
+    answer = lam.invoke(FunctionName="echo", Payload=b'{"do": "context"}', LogType="Tail")
+    assert (answer["StatusCode"], answer.get("FunctionError")) == (200, None)
+    context = json.loads(json.loads(answer["Payload"].read())["body"])["answer"]
+    assert context["arn"] == "arn:aws:lambda:us-east-1:123456789012:function:echo"
+    assert context["request_id"] in base64.b64decode(answer["LogResult"]).decode()
+    failed = lam.invoke(FunctionName=context["arn"], Payload=b'{"do": "fail"}')
+    assert failed["FunctionError"] == "Unhandled"
+    assert json.loads(failed["Payload"].read())["errorType"] == "ValueError"
+
+
+def test_an_update_recycles_environments(stack: LocalStack):
+    lam = stack.client("lambda")
+    before = stack.call({"do": "context"}).body
+    lam.update_function_configuration(
+        FunctionName="echo", MemorySize=384, Timeout=9, Environment={"Variables": {"COLOUR": "blue"}}
+    )
+    lam.get_waiter("function_updated_v2").wait(FunctionName="echo")
+    configuration = lam.get_function_configuration(FunctionName="echo")
+    assert (configuration["MemorySize"], configuration["Timeout"]) == (384, 9)
+    after = stack.call({"do": "context"}).body
+    assert (after["invocation"], after["environment"] != before["environment"]) == (1, True)
+    assert after["answer"]["memory"] == "384"
+    assert 8000 < after["answer"]["remaining_ms"] <= 9000
+    assert stack.call({"do": "look"}).body["answer"]["environ"]["COLOUR"] == "blue"
+
+
+def invoke_until(done: Callable[[], bool], lam: Any) -> None:
+    while not done():
+        lam.invoke(FunctionName="echo", Payload=b'{"do": "nothing"}')
+
+
+def test_past_the_limit_the_invoke_api_says_429(stack: LocalStack):
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(stack.call, {"do": "sleep", "seconds": 2})
+        lam = stack.client("lambda")
+        with pytest.raises(ClientError) as caught:
+            invoke_until(running.done, lam)
+        assert caught.value.response["Error"]["Code"] == "TooManyRequestsException"
+        assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 429
+        assert running.result().status in (200, 500)  # 500 when an invoke held the one environment first
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "code"),
+    [
+        pytest.param("nobody", b"{}", "ResourceNotFoundException", id="unknown-function"),
+        pytest.param("echo", b"{", "InvalidRequestContentException", id="not-json"),
+    ],
+)
+def test_invoke_refuses(stack: LocalStack, name: str, payload: bytes, code: str):
+    with pytest.raises(ClientError) as caught:
+        stack.client("lambda").invoke(FunctionName=name, Payload=payload)
+    assert caught.value.response["Error"]["Code"] == code
+
+
+def test_a_client_of_another_region_finds_the_same(stack: LocalStack):
+    groups = stack.client("logs", region="ap-northeast-1").describe_log_groups()["logGroups"]
+    assert [group["logGroupName"] for group in groups] == [stack.ready["log_group"]]
+
+
+def test_lines_put_by_hand_are_read_back(stack: LocalStack):
+    logs = stack.client("logs")
+    logs.create_log_stream(logGroupName=stack.ready["log_group"], logStreamName="by-hand")
+    event = {"timestamp": 1795500000000, "message": "by hand"}
+    logs.put_log_events(logGroupName=stack.ready["log_group"], logStreamName="by-hand", logEvents=[event])
+    assert "by hand" in stack.log_lines("by hand")
+
+
+def test_metrics_take_data(stack: LocalStack):
+    cloudwatch = stack.client("cloudwatch")
+    cloudwatch.put_metric_data(Namespace="Test", MetricData=[{"MetricName": "M", "Value": 1.0}])
+    assert [metric["MetricName"] for metric in cloudwatch.list_metrics(Namespace="Test")["Metrics"]] == ["M"]

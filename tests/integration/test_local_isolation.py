@@ -1,0 +1,107 @@
+"""Given code inside an environment, this is what it can see and do there: what it could on Lambda, and no more."""
+
+import errno
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_stack import LocalStack, local_stack
+
+from sam.local.syscalls import REFUSED
+
+pytestmark = pytest.mark.xdist_group("local-isolation")
+PRCTL, LANDLOCK = REFUSED["prctl"][0], 444
+PR_GET_DUMPABLE = 3
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    with local_stack(tmp_path_factory.mktemp("stack"), "--env", "GIVEN=by flag") as running:
+        if not running.isolated:
+            pytest.skip(running.said)
+        yield running
+
+
+def ask(stack: LocalStack, **what: Any) -> Any:
+    answer = stack.call(what)
+    assert answer.status == 200, answer.body
+    return answer.body["answer"]
+
+
+def test_its_environment_variables_are_lambdas_and_the_templates(stack: LocalStack, monkeypatch: pytest.MonkeyPatch):
+    seen = ask(stack, do="look")["environ"]
+    assert (seen["COLOUR"], seen["GIVEN"]) == ("green", "by flag")
+    assert seen["AWS_LAMBDA_FUNCTION_NAME"] == "echo"
+    assert seen["AWS_EXECUTION_ENV"] == "AWS_Lambda_python3.12"
+    assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", seen["AWS_LAMBDA_LOG_STREAM_NAME"])
+    assert seen["LAMBDA_TASK_ROOT"] == "/var/task"
+    assert not {"HOME", "USER", "VIRTUAL_ENV", "PWD", "TMPDIR"} & set(seen)
+
+
+def test_it_sees_a_small_root_and_no_process_but_its_own(stack: LocalStack):
+    seen = ask(stack, do="look")
+    assert not {"root", "work", "boot", "srv", "sys", "run"} & set(seen["root"])
+    assert seen["processes"] == [1, 2]
+    assert seen["interfaces"] == ["lo"]
+    assert seen["cwd"] == "/var/task"
+    assert seen["uid"] != 0
+    assert re.search(r"CapEff:\t0+\n", seen["status"])
+    assert re.search(r"NoNewPrivs:\t1\n", seen["status"])
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "error"),
+    [
+        pytest.param(str(Path(__file__)), "r", "FileNotFoundError", id="the-repository"),
+        pytest.param(str(Path.home() / ".profile"), "r", "FileNotFoundError", id="the-users-home"),
+        pytest.param("/etc/shadow", "r", "FileNotFoundError", id="etc"),
+        pytest.param("/proc/1/environ", "r", "PermissionError", id="init"),
+        pytest.param("/dev/shm/x", "w", "FileNotFoundError", id="shared-memory"),
+        pytest.param("/dev/mem", "r", "FileNotFoundError", id="a-device"),
+        pytest.param("/var/task/x", "w", "OSError", id="the-code"),
+        pytest.param("/opt/python/x", "w", "OSError", id="the-layer"),
+        pytest.param("/var/lang/x", "w", "OSError", id="the-language"),
+        pytest.param("/usr/x", "w", "OSError", id="usr"),
+        pytest.param("/x", "w", "OSError", id="the-root"),
+        pytest.param("/proc/sys/kernel/hostname", "w", "PermissionError", id="a-kernel-setting"),
+    ],
+)
+def test_files_out_of_reach(stack: LocalStack, path: str, mode: str, error: str):
+    seen = ask(stack, do="open", path=path, mode=mode)
+    assert seen.get("error") in {error, "OSError" if error == "OSError" else error, "PermissionError"}, seen
+
+
+def test_tmp_is_its_own_and_lasts_as_long_as_it(stack: LocalStack):
+    assert ask(stack, do="open", path="/tmp/note", mode="w") == {"text": "1"}
+    assert ask(stack, do="look")["tmp"] == ["note"]
+    assert stack.call({"do": "kill"}).status == 502
+    assert ask(stack, do="look")["tmp"] == []
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        pytest.param([PRCTL, PR_GET_DUMPABLE, 0, 0, 0, 0], errno.EPERM, id="prctl"),
+        pytest.param([REFUSED["seccomp"][0], 0, 0, 0], errno.EPERM, id="seccomp"),
+        pytest.param([REFUSED["ptrace"][0], 0, 0, 0, 0], errno.EPERM, id="ptrace"),
+        pytest.param([REFUSED["unshare"][0], 0x10000000], errno.EPERM, id="unshare"),
+        pytest.param([LANDLOCK, 0, 0, 1], errno.ENOSYS, id="landlock"),
+    ],
+)
+def test_system_calls_that_lambda_refuses(stack: LocalStack, call: list[int], number: int):
+    assert ask(stack, do="syscall", call=call) == {"result": -1, "errno": number}
+
+
+def test_with_kernel_confinement_they_are_left_to_the_function(tmp_path: Path):
+    with local_stack(tmp_path, "--confinement", "kernel") as open_stack:
+        assert ask(open_stack, do="syscall", call=[PRCTL, PR_GET_DUMPABLE, 0, 0, 0, 0])["errno"] == 0
+
+
+def test_credentials_differ_between_environments(stack: LocalStack):
+    first = ask(stack, do="look")["environ"]
+    assert stack.call({"do": "kill"}).status == 502
+    second = ask(stack, do="look")["environ"]
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_LAMBDA_LOG_STREAM_NAME"):
+        assert first[name] != second[name]

@@ -1,0 +1,132 @@
+"""Given what the pool does with an event, this is the HTTP answer; the pool is played by the test."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from sam.local.environment import Outcome
+from sam.local.gateway import MAX_BODY_BYTES, Gateway
+from sam.local.host import LaunchError
+from sam.local.pool import MAX_EVENT_BYTES, Throttled
+from sam.local.stack import Route, read_stack
+
+STACK = replace(
+    read_stack(Path(__file__).parents[2] / "sam" / "template.yaml"),
+    routes=(Route("/lambda/mcp", "ANY", True),),
+)
+INTERNAL = {"message": "Internal server error"}
+
+
+class PlayedPool:
+    """Takes the place of the pool: what it does with an event is given."""
+
+    def __init__(self, behave: Callable[[], Awaitable[Outcome]]) -> None:
+        self._behave = behave
+        self.events: list[dict[str, Any]] = []
+
+    async def invoke(self, payload: bytes, *, trace_id: str = "") -> Outcome:
+        self.events.append(json.loads(payload))
+        return await self._behave()
+
+
+async def answers() -> Outcome:
+    return Outcome(b'{"statusCode": 201, "body": "{}"}', None, b"")
+
+
+async def fails() -> Outcome:
+    return Outcome(b'{"errorType": "X"}', "Unhandled", b"")
+
+
+async def never() -> Outcome:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def throttles() -> Outcome:
+    raise Throttled
+
+
+async def has_no_room() -> Outcome:
+    raise LaunchError("nothing works here")
+
+
+def ask(pool: PlayedPool, body: bytes = b"{}", headers: dict[str, str] | None = None) -> tuple[int, Any, Any]:
+    """POST to a gateway over a real socket: status, body, headers."""
+
+    async def exchange() -> tuple[int, Any, Any]:
+        gateway = Gateway(STACK, pool, "key", integration_timeout_s=0.05)  # type: ignore[arg-type]
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            return await gateway.handle(request)
+
+        runner = web.ServerRunner(web.Server(handle))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(
+                    f"http://127.0.0.1:{port}/dev/lambda/mcp/",
+                    data=body,
+                    headers={"x-api-key": "key", **(headers or {})},
+                ) as response,
+            ):
+                return response.status, await response.json(), response.headers
+        finally:
+            await runner.cleanup()
+
+    return asyncio.run(exchange())
+
+
+@pytest.mark.parametrize(
+    ("behave", "status", "body"),
+    [
+        pytest.param(answers, 201, {}, id="answered"),
+        pytest.param(fails, 502, INTERNAL, id="function-error"),
+        pytest.param(never, 504, {"message": "Endpoint request timed out"}, id="integration-timeout"),
+        pytest.param(throttles, 500, INTERNAL, id="throttled"),
+        pytest.param(has_no_room, 500, INTERNAL, id="no-environment"),
+    ],
+)
+def test_outcomes(behave: Callable[[], Awaitable[Outcome]], status: int, body: Any):
+    seen_status, seen_body, headers = ask(PlayedPool(behave))
+    assert (seen_status, seen_body) == (status, body)
+    assert headers["x-amzn-RequestId"]
+
+
+@pytest.mark.parametrize(
+    ("size", "status"),
+    [
+        pytest.param(MAX_EVENT_BYTES - 10_000, 201, id="fits"),
+        pytest.param(MAX_EVENT_BYTES, 413, id="no-room-for-the-event-around-it"),
+        pytest.param(MAX_BODY_BYTES + 1, 413, id="more-than-the-gateway-reads"),
+    ],
+)
+def test_large_bodies(size: int, status: int):
+    pool = PlayedPool(answers)
+    assert ask(pool, b"x" * size)[0] == status
+    assert [len(event["body"]) for event in pool.events] == [size] * (status == 201)
+
+
+def test_without_the_key_nothing_reaches_the_function():
+    pool = PlayedPool(answers)
+    status, body, headers = ask(pool, headers={"x-api-key": "Key"})
+    assert (status, body, headers["x-amzn-ErrorType"]) == (403, {"message": "Forbidden"}, "ForbiddenException")
+    assert pool.events == []
+
+
+def test_a_trace_id_is_passed_on_and_one_is_made():
+    pool = PlayedPool(answers)
+    given = "Root=1-5e66d96f-7491f09xmpl79d18acf3d050"
+    assert ask(pool, headers={"X-Amzn-Trace-Id": given})[2]["X-Amzn-Trace-Id"] == given
+    assert ask(pool)[2]["X-Amzn-Trace-Id"].startswith("Root=1-")
+    assert [event["headers"]["X-Amzn-Trace-Id"] == given for event in pool.events] == [True, False]
