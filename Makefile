@@ -28,7 +28,7 @@ pins: .venv/.ready ## compile requirements/*.txt anew from the *.in files
 
 .PHONY: check
 check: .venv/.ready ## the main job: local stack, conformance, load, logs, one page (ENDPOINT=URL: a deployed one)
-	@$(PY) check.py $(ENDPOINT)
+	@$(PY) -m check $(ENDPOINT)
 
 .PHONY: test
 test: .venv/.ready lint ## the project's own tests
@@ -39,8 +39,7 @@ lint: .venv/.ready ## ruff and mypy --strict
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	cd function && MYPYPATH=. ../$(PY) -m mypy --config-file ../pyproject.toml .
-	$(PY) -m mypy -p sam -p conformance -p load -p ops
-	$(PY) -m mypy check.py
+	$(PY) -m mypy -p sam -p conformance -p load -p ops -p check
 
 .PHONY: serve
 serve: .venv/.ready ## the local stack in the foreground; prints the endpoint and AWS_ENDPOINT_URL

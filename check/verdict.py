@@ -1,0 +1,133 @@
+"""What the steps' files come to: the lines of the one screen and the rows of the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from check.steps import Step, read
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the verdict: what was looked at, how it stands, and the figures behind it."""
+
+    name: str
+    standing: str  # pass | fail | inconclusive | not run
+    figures: str
+    links: tuple[tuple[str, str], ...] = ()
+
+
+def rows(steps: dict[str, Step], info: dict[str, Any]) -> list[Row]:
+    """The verdict's rows, in the order a person asks: protocol, security, load, cold starts, logs and cost, layers."""
+    found = []
+    if "conformance" in steps:
+        found += _conformance(steps["conformance"])
+    if "load" in steps:
+        found.append(_load(steps["load"]))
+    if "coldstart" in steps:
+        found.append(_coldstart(steps["coldstart"]))
+    if "report" in steps:
+        found.append(_report(steps["report"]))
+    found.append(_layers(info))
+    return found
+
+
+def _standing(step: Step) -> str:
+    return {0: "pass", 4: "inconclusive"}.get(step.exit_code, "fail")
+
+
+def _links(step: Step, *names: str) -> tuple[tuple[str, str], ...]:
+    shown = ("terminal.txt", *names)
+    return tuple((name, f"{step.directory.name}/{name}") for name in shown if (step.directory / name).exists())
+
+
+def _conformance(step: Step) -> list[Row]:
+    report = read(step, "report.json")
+    links = _links(step, "report.json", "junit.xml", "checks.jsonl")
+    if not report:
+        return [Row("conformance", "fail", step.verdict, links)]
+    found = []
+    for part in ("protocol", "tools", "security"):
+        counts = report["parts"].get(part, {})
+        bad = counts.get("failed", 0) + counts.get("error", 0)
+        figures = f"{counts.get('passed', 0)} passed, {bad} failed, {counts.get('warning', 0)} warnings"
+        if part == "protocol":
+            figures += ", revisions " + ", ".join(era for era, how in report["eras"].items() if how == "spoken")
+        if part == "security":
+            figures += _security(report["security"])
+        standing = "fail" if bad else "pass" if counts.get("passed") else "inconclusive"
+        found.append(Row(part, standing, figures, links if part == "protocol" else ()))
+    return found
+
+
+def _security(security: dict[str, Any]) -> str:
+    totals: dict[str, int] = {}
+    for counts in security["classes"].values():
+        for name, count in counts.items():
+            totals[name] = totals.get(name, 0) + count
+    attacks = ", ".join(
+        f"{totals[name]} {name}" for name in ("blocked", "contained", "leaked", "crashed") if totals.get(name)
+    )
+    benign = security["benign"]
+    return f"; attacks: {attacks}; {len(benign['false_positives'])} of {benign['programs']} benign programs refused"
+
+
+def _load(step: Step) -> Row:
+    summary = read(step, "summary.json")
+    links = _links(step, "report.html", "summary.md", "summary.json", "requests.jsonl")
+    if not summary:
+        return Row("load", "fail", step.verdict, links)
+    counts = summary["counts"]
+    warm = _latency(summary, "warm")
+    figures = f"{counts['ok']} of {counts['arrivals']} ok at {summary['rates']['sent_per_s']:.1f}/s"
+    if warm:
+        figures += f", warm p50 {warm['p50']:.0f} ms, p95 {warm['p95']:.0f} ms from the intended time"
+    return Row("load", _standing(step), f"{figures}; {summary['reason']}", links)
+
+
+def _latency(summary: dict[str, Any], temperature: str) -> dict[str, Any] | None:
+    groups = summary["groups"]
+    found = (group for group in groups if (group["scenario"], group["temperature"]) == ("all", temperature))
+    group = next(found, None)
+    return group["latency_ms"] if group else None
+
+
+def _coldstart(step: Step) -> Row:
+    burst = read(step, "coldstart.json")
+    links = _links(step, "report.html", "coldstart.json", "requests.jsonl")
+    if not burst:
+        return Row("cold starts", "fail", step.verdict, links)
+    figures = f"{burst['confirmed']} of {burst['burst']} confirmed, {burst['environments']} environments"
+    if burst["init_ms"]:
+        figures += f", init p50 {burst['init_ms']['p50']:.0f} ms"
+    if burst.get("first_call_penalty_ms") is not None:
+        figures += f", a first call costs {burst['first_call_penalty_ms']:.0f} ms more"
+    return Row("cold starts", _standing(step), figures, links)
+
+
+def _report(step: Step) -> Row:
+    summary = read(step, "summary.json")
+    links = _links(step, "summary.md", "report.png", "summary.json", "events.jsonl")
+    if not summary:
+        return Row("logs and cost", _standing(step), step.verdict, links)
+    failures = ", ".join(f"{found['count']} {name}" for name, found in summary["failures"].items())
+    figures = (
+        f"{summary['invocations']} invocations, {summary['cold']['count']} cold, {failures}, "
+        f"${summary['cost']['per_million_invocations']:.2f} per million at this mix"
+    )
+    if summary["memory"]:
+        memory = summary["memory"][0]
+        figures += f", memory {memory['max_used_mb']:.0f} of {memory['size_mb']:.0f} MB"
+    return Row("logs and cost", _standing(step), figures, links)
+
+
+def _layers(info: dict[str, Any]) -> Row:
+    layers = info.get("confinement", [])
+    if not layers:
+        return Row("confinement", "inconclusive", "the endpoint did not say")
+    active = [layer["name"] for layer in layers if layer["active"]]
+    missing = [layer["name"] for layer in layers if not layer["active"]]
+    return Row(
+        "confinement", "pass", "active: " + ", ".join(active) + ("; not here: " + ", ".join(missing) if missing else "")
+    )
