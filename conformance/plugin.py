@@ -85,9 +85,20 @@ def preflight(target: Target) -> Discovery:
     if statuses <= {401, 403}:
         hint = "was refused; check its value" if target.credentials else "is missing; set MCP_API_KEY or use --header"
         raise Refused(f"{url} answered {_words(statuses)}: the credential {hint}.")
+    moved = next((exchange for exchange in client.exchanges if exchange.get("status") in (301, 302, 307, 308)), None)
+    if moved is not None and not found.eras:
+        raise Refused(f"{url} answered {moved['status']}, a redirect; give the URL it leads to: {_location(moved)}.")
     if statuses <= {404, 405} or statuses <= {500, 502, 503, 504}:
         raise Refused(f"{url} answered {_words(statuses)} to every first request; check the path and the deployment.")
     return found
+
+
+def _location(exchange: dict[str, object]) -> str:
+    headers = exchange.get("headers")
+    lines = headers if isinstance(headers, list) else []
+    return next(
+        (str(line).partition(": ")[2] for line in lines if str(line).lower().startswith("location:")), "unknown"
+    )
 
 
 def _words(statuses: set[object]) -> str:

@@ -1,0 +1,72 @@
+"""The easy interpreter: exec in the server's own process, and a list of forbidden words. It must fail by name.
+
+Serves anyone's code with no protection: loopback only, tests only. `python naive.py 0` prints its URL when it is bound.
+"""
+
+import ast
+import contextlib
+import io
+import json
+import socket
+import sys
+import traceback
+from typing import Any
+
+import uvicorn
+from mcp.server.mcpserver import MCPServer
+
+FORBIDDEN = ("os.system", "subprocess", "eval(", "exec(", "__import__", "shutil.rmtree")
+
+server = MCPServer("naive")
+
+
+@server.tool()
+def execute_python(code: str) -> str:
+    """Runs Python."""
+    for word in FORBIDDEN:
+        if word in code:
+            told = f"Security Error: Blocked dangerous operation: {word}"
+            return json.dumps({"success": False, "result": told, "stdout": "", "stderr": "", "warnings": ""})
+    out, err = io.StringIO(), io.StringIO()
+    names: dict[str, Any] = {"__name__": "__main__"}
+    outcome: dict[str, Any] = {"success": True, "result": "Code executed successfully"}
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            outcome["result"] = str(run(code, names))
+        except BaseException as error:
+            outcome = {"success": False, "result": f"{type(error).__name__}: {error}"}
+            traceback.print_exc()
+    return json.dumps({**outcome, "stdout": out.getvalue(), "stderr": err.getvalue(), "warnings": ""})
+
+
+def run(code: str, names: dict[str, Any]) -> Any:
+    """Executes code; returns `result`, else the last expression's value."""
+    tree = ast.parse(code)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "<code>", "exec"), names)
+    value = eval(compile(ast.Expression(last.value), "<code>", "eval"), names) if last else None
+    return names.get("result", "Code executed successfully" if value is None else value)
+
+
+@server.tool()
+def list_preinstalled_packages() -> str:
+    """Lists packages."""
+    return "numpy, pandas, matplotlib"
+
+
+@server.tool()
+def get_environment_info() -> str:
+    """Tells the version."""
+    return sys.version
+
+
+def main(port: int) -> None:
+    """Serves in the foreground; the environment it is given stands for that of a function."""
+    listener = socket.create_server(("127.0.0.1", port), backlog=128)
+    app = server.streamable_http_app(stateless_http=True, json_response=True)
+    print(f"http://127.0.0.1:{listener.getsockname()[1]}/mcp", flush=True)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

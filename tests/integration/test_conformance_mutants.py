@@ -1,0 +1,72 @@
+"""Every check is seen failing on a server that is broken in just that way, and passing on the correct one."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance.__main__ import run
+from conformance.report.coverage import import_checks
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "broken_servers"))
+
+import mutants  # noqa: E402
+
+PARTS = {"protocol": mutants.PROTOCOL, "tools": mutants.TOOLS}
+MATRIX = [
+    pytest.param(part, fault, check, id=fault) for part, faults in PARTS.items() for fault, check in faults.items()
+]
+
+
+@pytest.fixture(scope="module")
+def reference() -> Iterator[str]:
+    """The base URL of the reference server, in a process of its own; mutants are chosen by path."""
+    script = ROOT / "tests" / "broken_servers" / "reference.py"
+    process = subprocess.Popen([sys.executable, str(script), "0"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+
+
+def checks_of(url: str, part: str, keyword: str, out: Path) -> tuple[int, list[dict[str, object]]]:
+    """Runs some checks against a server; returns the exit code and the records."""
+    code = run([url, "--only", part, "-k", keyword, "--strict", "--json", "--timeout", "6", "--out", str(out)])
+    report = json.loads((out / "report.json").read_text())
+    return code, report["checks"]
+
+
+@pytest.mark.parametrize(("part", "fault", "check"), MATRIX)
+def test_check_fails_on_its_mutant(reference: str, tmp_path: Path, part: str, fault: str, check: str) -> None:
+    code, records = checks_of(f"{reference}/{fault}/mcp/", part, check, tmp_path)
+    judged = {record["status"] for record in records}
+    assert code == 1
+    assert judged & {"failed", "warning"}, f"{check} did not notice {fault}: {judged}"
+    assert "error" not in judged, [record["message"] for record in records if record["status"] == "error"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_correct_server_passes_every_check(reference: str, tmp_path: Path, part: str) -> None:
+    code = run([f"{reference}/correct/mcp/", "--only", part, "--strict", "--json", "--out", str(tmp_path)])
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [check["message"] for check in report["checks"] if check["status"] not in ("passed", "skipped")] == []
+    assert code == 0
+
+
+def test_every_check_has_a_mutant_or_a_reason() -> None:
+    names = {
+        name.rpartition(".")[2].removeprefix("test_")
+        for checks in import_checks().values()
+        for name in checks
+        if ".security." not in name
+    }
+    covered = {*mutants.PROTOCOL.values(), *mutants.TOOLS.values()}
+    assert names - covered == set(mutants.WITHOUT_MUTANT)
+    assert covered <= names
