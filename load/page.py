@@ -64,7 +64,8 @@ def page(summary: Summary, rows: Sequence[Row]) -> str:
         _latencies(summary),
         _figure("Latency over time", lambda axes: _plot_time(axes, rows)),
         _figure("Percentile spectrum", lambda axes: _plot_spectrum(axes, rows)),
-        _figure("Arrivals each second and requests open", lambda axes: _plot_concurrency(axes, rows)),
+        _figure("The schedule and what left on it", lambda axes: _plot_arrivals(axes, rows)),
+        _figure("Requests open and environments", lambda axes: _plot_open(axes, rows)),
     ]
     if any(row.cold for row in rows):
         parts.append(_figure("Cold starts: init against what the caller waited", lambda axes: _plot_cold(axes, rows)))
@@ -205,7 +206,7 @@ def _plot_time(axes: Axes, rows: Sequence[Row]) -> bool:
     axes.set_yscale("log")
     axes.set_xlabel("intended time, s")
     axes.set_ylabel("latency, ms")
-    axes.legend(frameon=False, ncols=4, loc="upper right")
+    _legend(axes)
     return True
 
 
@@ -230,36 +231,59 @@ def _plot_spectrum(axes: Axes, rows: Sequence[Row]) -> bool:
     axes.minorticks_off()
     axes.set_xlabel("percentile")
     axes.set_ylabel("latency, ms")
-    axes.legend(frameon=False)
+    _legend(axes)
     return True
 
 
-def _plot_concurrency(axes: Axes, rows: Sequence[Row]) -> bool:
+def _plot_arrivals(axes: Axes, rows: Sequence[Row]) -> bool:
+    """The schedule and what left on it: the two lines part where the generator was late or dropped."""
+    if not rows:
+        return False
+    sent = [row.sent_s for row in rows if row.sent_s is not None]
+    edges = _seconds(max([row.intended_s for row in rows] + sent))
+    meant, _ = np.histogram([row.intended_s for row in rows], bins=edges)
+    left, _ = np.histogram(sent, bins=edges)
+    axes.stairs(meant, edges, color=COLOURS["unknown"], label="meant", linewidth=4, alpha=0.5)
+    axes.stairs(left, edges, color=COLOURS["warm"], label="sent", linewidth=1.5)
+    axes.set_xlabel("time, s")
+    axes.set_ylabel("arrivals each second")
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return True
+
+
+def _plot_open(axes: Axes, rows: Sequence[Row]) -> bool:
+    """Requests open at once, and how many environments had answered by then."""
     sent = [row for row in rows if row.sent_s is not None]
     if not sent:
         return False
-    last_s = max(max(row.intended_s for row in rows), max((row.done_s or 0.0) for row in sent))
-    edges = np.arange(0, max(1, int(np.ceil(last_s))) + 1)
-    arrivals, _ = np.histogram([row.intended_s for row in rows], bins=edges)
-    axes.stairs(arrivals, edges, color=COLOURS["unknown"], label="arrivals each second")
-    changes = sorted(
-        [(row.sent_s or 0.0, 1) for row in sent] + [(row.done_s, -1) for row in sent if row.done_s is not None]
-    )
-    moments = np.asarray([moment for moment, _ in changes])
+    opened = [(row.sent_s or 0.0, 1) for row in sent]
+    closed = [(row.done_s, -1) for row in sent if row.done_s is not None]
+    changes = sorted(opened + closed)
     open_now = np.cumsum([change for _, change in changes])
+    moments = [moment for moment, _ in changes]
     axes.step(moments, open_now, where="post", color=COLOURS["warm"], label="requests open", linewidth=1)
-    seen: set[str] = set()
-    points = []
-    for row in sorted((row for row in sent if row.done_s is not None), key=lambda row: row.done_s or 0.0):
-        if row.environment_id and row.environment_id not in seen:
-            seen.add(row.environment_id)
-            points.append((row.done_s or 0.0, len(seen)))
-    if points:
-        axes.step(*zip(*points, strict=True), where="post", color=COLOURS["cold"], label="environments seen")
+    first_answers: dict[str, float] = {}
+    for row in sent:
+        if row.environment_id and row.done_s is not None:
+            first_answers[row.environment_id] = min(row.done_s, first_answers.get(row.environment_id, row.done_s))
+    if first_answers:
+        seen_s = sorted(first_answers.values())
+        x, y = [*seen_s, moments[-1]], [*range(1, len(seen_s) + 1), len(seen_s)]
+        axes.step(x, y, where="post", color=COLOURS["cold"], label="environments that had answered")
     axes.set_xlabel("time, s")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, ncols=3)
+    _legend(axes)
     return True
+
+
+def _seconds(last_s: float) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.arange(0, int(last_s) + 2)
+
+
+def _legend(axes: Axes) -> None:
+    """Above the plot, where it hides no point."""
+    axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
 
 
 def _plot_cold(axes: Axes, rows: Sequence[Row]) -> bool:
@@ -273,5 +297,5 @@ def _plot_cold(axes: Axes, rows: Sequence[Row]) -> bool:
     axes.set_xlabel("init, ms (Server-Timing)")
     axes.set_ylabel("latency, ms")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    _legend(axes)
     return True

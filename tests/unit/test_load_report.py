@@ -158,7 +158,7 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
     assert outline.fetched == []
     assert "script" not in outline.tags
     assert "b" not in outline.tags, "an error text became markup"
-    assert len([tag for tag in outline.tags if tag == "svg"]) == 4
+    assert len([tag for tag in outline.tags if tag == "svg"]) == 5
     assert "Cold starts: init against what the caller waited" in outline.headings
     assert "prefers-color-scheme: dark" in text
 
