@@ -8,7 +8,7 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -91,6 +91,12 @@ def lambda_client(account: Account) -> "LambdaClient":
     config = botocore.config.Config(retries={"mode": "standard", "total_max_attempts": 4}, read_timeout=910)
     with aws_sentences(account):
         return _session(account).client("lambda", endpoint_url=account.endpoint_url, config=config)
+
+
+def iam_client(account: Account) -> Any:
+    """An IAM client, for reading what a role allows."""
+    with aws_sentences(account):
+        return _session(account).client("iam", endpoint_url=account.endpoint_url)
 
 
 def _session(account: Account) -> boto3.Session:

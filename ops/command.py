@@ -108,11 +108,16 @@ def selection_of(args: argparse.Namespace, around: Surroundings) -> Selection:
             f"The range is empty: --since is {show(start, around.zone)} and --until is {show(end, around.zone)}."
         )
     account = account_of(args, around)
-    pace = Pace(_LOCAL_CALLS_PER_SECOND if account.is_local else CALLS_PER_SECOND)
+    pace = pace_of(account)
     client = logs_client(account)
     groups = find_groups(args, client, account, pace)
     around.say(f"{', '.join(groups)} from {show(start, around.zone)} to {show(end, around.zone)}")
     return Selection(account, client, groups, start, end, pace)
+
+
+def pace_of(account: Account) -> Pace:
+    """The one pace of a command's calls to `account`."""
+    return Pace(_LOCAL_CALLS_PER_SECOND if account.is_local else CALLS_PER_SECOND)
 
 
 def find_groups(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, norm  # type: ignore[import-untyped]
+from scipy.special import bdtr, bdtrik, ndtri  # type: ignore[import-untyped]
 
 type Sample = NDArray[np.float64]
 
@@ -69,8 +69,8 @@ def interval_ranks(n: int, q: float, confidence: float) -> tuple[int | None, int
     None for a side on which no order statistic of `n` samples gives that much.
     """
     tail = (1 - confidence) / 2
-    low = int(binom.ppf(tail, n, q))
-    high = int(binom.ppf(1 - tail, n, q)) + 1
+    low = _binomial_quantile(tail, n, q)
+    high = _binomial_quantile(1 - tail, n, q) + 1
     return (low if low >= 1 else None), (high if high <= n else None)
 
 
@@ -79,15 +79,23 @@ def upper_bound(sample: Sample, q: float, confidence: float = 0.95) -> float | N
 
     For p99.9 at 95 % it takes 2,995 samples: ln(0.05) / ln(0.999).
     """
-    rank = int(binom.ppf(confidence, len(sample), q)) + 1
+    rank = _binomial_quantile(confidence, len(sample), q) + 1
     return float(np.sort(sample)[rank - 1]) if 0 < rank <= len(sample) else None
+
+
+def _binomial_quantile(p: float, n: int, q: float) -> int:
+    """The smallest k with P(Binomial(n, q) <= k) >= p; scipy.stats.binom.ppf without its second of importing."""
+    if n == 0:
+        return 0
+    k = int(math.ceil(bdtrik(p, n, q)))
+    return k - 1 if k > 0 and bdtr(k - 1, n, q) >= p else k
 
 
 def proportion_interval(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's interval for a rate of `count` in `n` (Wilson 1927), as two shares between 0 and 1."""
     if n == 0:
         return 0.0, 1.0
-    z = float(norm.ppf(0.5 + confidence / 2))
+    z = float(ndtri(0.5 + confidence / 2))
     p = count / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))

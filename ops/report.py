@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ops import plot, tables
+from ops import tables
 from ops.command import (
     Selection,
     Surroundings,
@@ -112,6 +112,8 @@ def summary_of(folder: Path, asked: Request, args: argparse.Namespace, around: S
 
 def write(summary: Summary, ledger: Ledger, folder: Path, around: Surroundings) -> str:
     """Writes the report's files beside the events and returns the JSON."""
+    from ops import plot  # here, because matplotlib takes a second that the other commands need not wait
+
     as_json = summary.model_dump_json(by_alias=True, indent=2) + "\n"
     picture = folder / "report.png"
     (folder / "summary.json").write_text(as_json, encoding="utf-8")
