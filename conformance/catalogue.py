@@ -1,6 +1,7 @@
 """The requirements that checks are tied to, read from requirements/*.yaml. Holds text and levels, never a verdict."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
+ALIAS = re.compile(r"\b[A-Z]{1,2}2[56]\b|\bDOC\b")
 REQUIREMENTS = Path(__file__).parent / "requirements"
 
 
@@ -54,13 +56,16 @@ def load() -> dict[str, Requirement]:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         aliases: dict[str, str] = document.get("files", {})
         for row in document["requirements"]:
-            alias, _, section = row["source"].partition(" ")
-            source = f"{aliases[alias]} {section}".strip() if alias in aliases else row["source"]
+            source = _spelled_out(row["source"], aliases)
             requirement = Requirement(**{**row, "source": source, "catalogue": path.stem})
             if requirement.id in found:
                 raise ValueError(f"Requirement {requirement.id} is listed twice, the second time in {path.name}.")
             found[requirement.id] = requirement
     return found
+
+
+def _spelled_out(source: str, aliases: Mapping[str, str]) -> str:
+    return ALIAS.sub(lambda match: aliases.get(match[0], match[0]), source)
 
 
 def strongest(ids: Iterable[str]) -> Level:

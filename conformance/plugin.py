@@ -65,6 +65,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    declare_markers(config)
+
+
+def declare_markers(config: pytest.Config) -> None:
+    """Tells pytest the suite's markers; whoever imports check modules under --strict-markers needs them."""
     config.addinivalue_line("markers", "requirement(*ids): the catalogue ids a check serves")
     config.addinivalue_line("markers", "smoke: one of the three checks of the deployment test")
 

@@ -46,7 +46,8 @@ class Target:
     def redact(self, text: str) -> str:
         """The text with every credential's value replaced."""
         for _, value in self.credentials:
-            for secret in {value, value.removeprefix("Bearer ")}:
+            # The bare token too, without its scheme; the whole value first, since it holds the token.
+            for secret in (value, value.rpartition(" ")[2]):
                 if len(secret) >= 4:
                     text = text.replace(secret, "***")
         return text

@@ -42,7 +42,10 @@ def execute_python(code: str) -> str:
 def run(code: str, names: dict[str, Any]) -> Any:
     """Executes code; returns `result`, else the last expression's value."""
     tree = ast.parse(code)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    end = tree.body[-1] if tree.body else None
+    last = end if isinstance(end, ast.Expr) else None
+    if last:
+        tree.body.pop()
     exec(compile(tree, "<code>", "exec"), names)
     value = eval(compile(ast.Expression(last.value), "<code>", "eval"), names) if last else None
     return names.get("result", "Code executed successfully" if value is None else value)

@@ -180,7 +180,7 @@ async def _send(
 def _answer(call: Call) -> tuple[int, Any]:
     _check_http(call)
     message = _parse(call)
-    method = message.get("method")
+    method = str(message.get("method"))
     params = message.get("params", {})
     call.era = _era(call, message)
     if call.era == "modern":
@@ -595,7 +595,7 @@ def _stand_ins(shown: list[int]) -> Any:
     fake = types.ModuleType("matplotlib")
     fake.pyplot = pyplot  # type: ignore[attr-defined]
     sys.modules |= {"matplotlib": fake, "matplotlib.pyplot": pyplot}  # type: ignore[dict-item]
-    original, os.system = os.system, refuse
+    original, os.system = os.system, refuse  # type: ignore[assignment]
     try:
         yield
     finally:

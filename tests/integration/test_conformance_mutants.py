@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from conformance.__main__ import run
+from conformance.plugin import declare_markers
 from conformance.report.coverage import import_checks
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "broken_servers"))
 
-import mutants  # noqa: E402
+import mutants  # type: ignore[import-not-found]  # noqa: E402
 
 PARTS = {"protocol": mutants.PROTOCOL, "tools": mutants.TOOLS}
 MATRIX = [
@@ -60,7 +61,8 @@ def test_correct_server_passes_every_check(reference: str, tmp_path: Path, part:
     assert code == 0
 
 
-def test_every_check_has_a_mutant_or_a_reason() -> None:
+def test_every_check_has_a_mutant_or_a_reason(pytestconfig: pytest.Config) -> None:
+    declare_markers(pytestconfig)
     names = {
         name.rpartition(".")[2].removeprefix("test_")
         for checks in import_checks().values()

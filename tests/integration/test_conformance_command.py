@@ -1,0 +1,217 @@
+"""The command as a person runs it: exit codes, credentials, workers, plain pytest, Ctrl-C with the records kept."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.__main__ import run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def correct() -> Iterator[str]:
+    """The correct reference server."""
+    script = str(ROOT / "tests" / "broken_servers" / "reference.py")
+    process = subprocess.Popen([sys.executable, script, "0"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield process.stdout.readline().strip() + "/correct/mcp/"
+    process.kill()
+    process.wait(10)
+    process.stdout.close()
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[Callable[[BaseHTTPRequestHandler, Any], tuple[int, Any]]], str]]:
+    """Starts a server whose answers are given by a function of the request and its JSON body."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(answer: Callable[[BaseHTTPRequestHandler, Any], tuple[int, Any]]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                status, payload = answer(self, json.loads(body) if body.startswith(b"{") else None)
+                data = b"" if payload is None else json.dumps(payload).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Quiet."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}/mcp"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def introduce(message: Any) -> Any:
+    """An initialize result, or an error for anything else."""
+    if message and message.get("method") == "initialize":
+        result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "x", "version": "1"}}
+        return {"jsonrpc": "2.0", "id": message["id"], "result": result}
+    error = {"code": -32601, "message": "no"}
+    return {"jsonrpc": "2.0", "id": message.get("id") if message else None, "error": error}
+
+
+def test_smoke_passes_and_writes_its_files(correct: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([correct, "--smoke", "--json", "--out", str(tmp_path)]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["schema"], summary["counts"]["passed"], summary["verdict"]) == ("conformance/1", 3, "pass")
+    assert {path.name for path in tmp_path.iterdir()} == {"checks.jsonl", "run.json", "report.json", "junit.xml"}
+
+
+def test_dead_endpoint_is_3_before_any_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert run(["http://127.0.0.1:1/mcp", "--out", str(out)]) == 3
+    assert "Connection refused" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        pytest.param(401, "credential is missing", id="unauthorized"),
+        pytest.param(403, "credential is missing", id="forbidden"),
+        pytest.param(404, "check the path", id="wrong-path"),
+        pytest.param(503, "check the path and the deployment", id="unavailable"),
+    ],
+)
+def test_endpoint_that_cannot_be_judged_is_3(
+    answering: Any, capsys: pytest.CaptureFixture[str], status: int, words: str
+) -> None:
+    assert run([answering(lambda _handler, _message: (status, None))]) == 3
+    assert words in capsys.readouterr().err
+
+
+def test_wrong_credential_is_3_and_not_shown(
+    answering: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WRONG_KEY", "wrong-key-value")
+    url = answering(lambda handler, _message: (403 if handler.headers["x-api-key"] != "right" else 200, None))
+    assert run([url, "--header", "x-api-key=env:WRONG_KEY"]) == 3
+    told = capsys.readouterr()
+    assert "was refused" in told.err
+    assert "wrong-key-value" not in told.out + told.err
+
+
+def test_credential_is_sent_and_kept_out_of_every_file(
+    answering: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RIGHT_KEY", "right-key-value")
+
+    def echoing(handler: BaseHTTPRequestHandler, message: Any) -> tuple[int, Any]:
+        key = handler.headers["x-api-key"]
+        if key != "right-key-value":
+            return 403, None
+        return 200, introduce(message) | {"echo": key}
+
+    code = run(
+        [answering(echoing), "--header", "x-api-key=env:RIGHT_KEY", "-k", "handshake or ping", "--out", str(tmp_path)]
+    )
+    assert code == 1
+    for path in tmp_path.iterdir():
+        assert "right-key-value" not in path.read_text(), path.name
+    assert "right-key-value" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["nonsense"], id="url"),
+        pytest.param(["http://127.0.0.1:1/", "--profile", "nobody"], id="profile"),
+        pytest.param(["http://127.0.0.1:1/", "--header", "X=literal"], id="literal-header"),
+        pytest.param(["http://127.0.0.1:1/", "--only", "nothing"], id="part"),
+        pytest.param(["http://127.0.0.1:1/", "-n", "-1"], id="workers"),
+    ],
+)
+def test_bad_usage_is_2(arguments: list[str]) -> None:
+    assert run(arguments) == 2
+
+
+def test_selection_that_cannot_be_read_is_2(correct: str, tmp_path: Path) -> None:
+    assert run([correct, "-k", "(", "--out", str(tmp_path)]) == 2
+
+
+def test_nothing_judged_is_4(correct: str, tmp_path: Path) -> None:
+    assert run([correct, "-k", "no_check_has_this_name", "--out", str(tmp_path)]) == 4
+
+
+def test_only_skips_is_4(answering: Any, tmp_path: Path) -> None:
+    url = answering(lambda _handler, message: (200, introduce(message)))
+    assert run([url, "--only", "tools", "-k", "figure", "--out", str(tmp_path)]) == 4
+
+
+def test_warnings_fail_only_when_strict(correct: str, tmp_path: Path) -> None:
+    faulty = correct.replace("/correct/", "/server-info-untold/")
+    assert run([faulty, "-k", "server_info_in_meta", "--out", str(tmp_path / "a")]) == 0
+    assert run([faulty, "-k", "server_info_in_meta", "--strict", "--out", str(tmp_path / "b")]) == 1
+
+
+def test_workers_leave_the_same_records_as_one_process(correct: str, tmp_path: Path) -> None:
+    def statuses(folder: str, *options: str) -> dict[str, str]:
+        out = tmp_path / folder
+        run([correct, "--only", "protocol", "-k", "test_modern", "--json", "--out", str(out), *options])
+        lines = (out / "checks.jsonl").read_text().splitlines()
+        assert len(lines) > 40
+        return {record["id"]: record["status"] for record in map(json.loads, lines)}
+
+    assert statuses("one") == statuses("two", "-n", "2")
+
+
+def test_plain_pytest_runs_the_suite_with_the_same_verdict(correct: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "conformance", "-p", "no:locust", "-p", "no:cacheprovider", "--smoke"]
+    good = subprocess.run(
+        [*command, "--endpoint", correct, "--results", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert good.returncode == 0, good.stdout
+    assert "verdict: pass" in good.stdout
+    dead = subprocess.run([*command, "--endpoint", "http://127.0.0.1:1/"], cwd=ROOT, capture_output=True, timeout=60)
+    assert dead.returncode == 3
+
+
+def test_interruption_is_130_and_keeps_the_records(answering: Any, tmp_path: Path) -> None:
+    seen: list[int] = []
+    process: list[subprocess.Popen[bytes]] = []
+    ready = threading.Event()
+
+    def answer(_handler: BaseHTTPRequestHandler, message: Any) -> tuple[int, Any]:
+        seen.append(1)
+        if len(seen) == 30:
+            ready.wait(10)
+            os.kill(process[0].pid, signal.SIGINT)
+        return 200, introduce(message)
+
+    command = [sys.executable, "-m", "conformance", answering(answer), "--only", "protocol", "--out", str(tmp_path)]
+    process.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
+    ready.set()
+    out, _ = process[0].communicate(timeout=60)
+    assert process[0].returncode == 130
+    assert b"verdict: interrupted" in out
+    assert (tmp_path / "checks.jsonl").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["verdict"] == "interrupted"
+
+
+def test_coverage_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["requirements"]) == 0
+    assert "T26-13" in capsys.readouterr().out

@@ -1,0 +1,82 @@
+"""The catalogue and the checks agree: no check names an unknown id, no row claims a check it does not have."""
+
+import re
+
+import pytest
+from pydantic import ValidationError
+
+from conformance import catalogue
+from conformance.catalogue import Level, Requirement
+from conformance.plugin import declare_markers
+from conformance.report import coverage
+from conformance.security import programs
+from conformance.target import load_profile
+
+
+@pytest.fixture(autouse=True)
+def _markers(pytestconfig: pytest.Config) -> None:
+    declare_markers(pytestconfig)
+
+
+def test_every_id_a_check_names_is_in_the_catalogue() -> None:
+    unknown = set(coverage.import_checks()) - set(catalogue.load())
+    assert unknown == set()
+
+
+def test_every_row_that_says_how_it_is_checked_has_a_check() -> None:
+    served = coverage.import_checks()
+    asleep = [one.id for one in catalogue.load().values() if one.check and one.id not in served]
+    assert asleep == []
+
+
+def test_every_row_that_has_a_check_says_how() -> None:
+    served = coverage.import_checks()
+    assert [one.id for one in catalogue.load().values() if one.unchecked and one.id in served] == []
+
+
+def test_sources_name_a_document_and_not_an_alias() -> None:
+    assert [one.id for one in catalogue.load().values() if re.match(r"[A-Z]{1,2}2[56]\b", one.source)] == []
+
+
+def test_coverage_table_counts_every_catalogue() -> None:
+    table = coverage.render()
+    for name in ("2025-11-25", "2026-07-28", "contract", "security"):
+        assert re.search(rf"^{name}: \d+ of \d+ requirements have checks$", table, re.MULTILINE)
+    assert "no check yet" not in table
+
+
+def test_a_row_needs_exactly_one_of_check_and_unchecked() -> None:
+    row = {"id": "X-01", "level": "MUST", "text": "t", "source": "s", "catalogue": "c"}
+    with pytest.raises(ValidationError, match="exactly one"):
+        Requirement.model_validate(row)
+    with pytest.raises(ValidationError, match="exactly one"):
+        Requirement.model_validate(row | {"check": "a", "unchecked": "b"})
+
+
+def test_strongest_level_decides() -> None:
+    assert catalogue.strongest(["T26-23", "T26-13"]) is Level.MUST
+    assert catalogue.strongest(["T26-23", "T26-26"]) is Level.SHOULD
+    assert catalogue.strongest(["T26-23"]) is Level.DERIVED
+
+
+@pytest.mark.parametrize("name", ["lambda", "kernel", "open"])
+def test_profiles_claim_only_what_the_corpus_tests(name: str) -> None:
+    tested = {program.claim for program in programs.load()}
+    claims = set(load_profile(name).claims)
+    assert claims <= tested
+    assert {f"SEC-{claim}" for claim in tested} <= set(catalogue.load())
+
+
+def test_corpus_is_as_large_as_promised() -> None:
+    kinds = [program.kind for program in programs.load()]
+    assert kinds.count("attack") + kinds.count("persistence") >= 30
+    assert kinds.count("benign") >= 25
+
+
+def test_no_program_holds_its_own_marker() -> None:
+    """Echoed source must not look like an effect: the marker is computed, and only leaked() or a shell prints it."""
+    for program in programs.load():
+        text = program.program + (program.second or "")
+        assert not re.search(r"LEAKED:\d", text), program.id
+        if program.kind in ("attack", "persistence") and program.requirements is None and program.compare is None:
+            assert "leaked(" in text or "$(({A} * {B}))" in text, program.id
