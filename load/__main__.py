@@ -19,7 +19,8 @@ from load.plan import Plan, PlanError, load_plan, profile_names
 from load.report import print_summary, write_reports
 from load.rows import BadRecord, read_rows
 from load.scenarios import ERAS
-from load.settings import SettingsError, check_endpoint, is_loopback, setting
+from load.server_side import LATE_S, NoLog, join_directory, print_server_side
+from load.settings import SettingsError, apply_aws_settings, check_endpoint, is_loopback, setting
 from load.summary import summarize_directory
 
 EXAMPLES = """\
@@ -29,6 +30,7 @@ examples:
   python -m load run ./my-profile.yaml URL --workers 4      more than one core
   python -m load coldstart URL -n 20                        twenty environments at once, init against first-call latency
   python -m load compare out/load-A out/load-B              faster, slower, same or inconclusive; warm and cold apart
+  python -m load logs out/load-A --log-group /aws/lambda/code-interpreter      what the function's log says of each call
   python -m load report out/load-20261124T061500Z           make the reports again
 
 exit codes:
@@ -49,7 +51,7 @@ def run(argv: Sequence[str]) -> int:
         return command(arguments)
     except (PlanError, SettingsError, ThresholdError, BadRecord, LaunchFailed) as error:
         return _complain(str(error), EXIT_USAGE)
-    except Unreachable as error:
+    except (Unreachable, NoLog) as error:
         return _complain(str(error), EXIT_UNREACHABLE)
     except KeyboardInterrupt:
         return _complain("interrupted", EXIT_INTERRUPTED)
@@ -100,6 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     compare_.add_argument("--json", action="store_true", help="print the comparison as JSON instead of a table")
     compare_.set_defaults(command=_compare)
 
+    logs = commands.add_parser("logs", help="join a run with the function's log: cold by header against cold by REPORT")
+    logs.add_argument("directory", type=Path, metavar="DIR")
+    logs.add_argument("--log-group", required=True, metavar="NAME", help="e.g. /aws/lambda/code-interpreter")
+    logs.add_argument("--wait", type=_positive, default=LATE_S, metavar="S", help="seconds for late lines (default 90)")
+    logs.add_argument("--json", action="store_true", help="print server.json instead of lines")
+    logs.set_defaults(command=_logs)
+
     report = commands.add_parser("report", help="make the reports of a run again from its raw files")
     report.add_argument("directory", type=Path, metavar="DIR")
     report.add_argument("--json", action="store_true", help="print summary.json instead of a table")
@@ -144,6 +153,16 @@ def _compare(arguments: argparse.Namespace) -> int:
         print(report.to_json())
     else:
         print_comparison(report, console())
+    return report.exit_code
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    apply_aws_settings()
+    report = join_directory(arguments.directory, arguments.log_group, arguments.wait)
+    if arguments.json:
+        print(report.to_json())
+    else:
+        print_server_side(report, console())
     return report.exit_code
 
 

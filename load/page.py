@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from load.percentiles import distribution
 from load.report import latency_cells, observed
@@ -203,9 +204,8 @@ def _plot_time(axes: Axes, rows: Sequence[Row]) -> bool:
                 label=f"{kind} ({len(chosen)})",
                 rasterized=len(x) > 2000,
             )
-    axes.set_yscale("log")
     axes.set_xlabel("intended time, s")
-    axes.set_ylabel("latency, ms")
+    _log_ms(axes)
     _legend(axes)
     return True
 
@@ -223,14 +223,13 @@ def _plot_spectrum(axes: Axes, rows: Sequence[Row]) -> bool:
     if not drawn:
         return False
     axes.set_xscale("log")
-    axes.set_yscale("log")
     ticks = [(1, "min"), (2, "50 %"), (10, "90 %"), (20, "95 %"), (100, "99 %"), (1000, "99.9 %"), (10000, "99.99 %")]
     _, right = axes.get_xlim()
     shown = [tick for tick in ticks if tick[0] <= right]
     axes.set_xticks([x for x, _ in shown], [label for _, label in shown])
-    axes.minorticks_off()
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("percentile")
-    axes.set_ylabel("latency, ms")
+    _log_ms(axes)
     _legend(axes)
     return True
 
@@ -279,6 +278,18 @@ def _plot_open(axes: Axes, rows: Sequence[Row]) -> bool:
 
 def _seconds(last_s: float) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.arange(0, int(last_s) + 2)
+
+
+def _log_ms(axes: Axes) -> None:
+    """Latency on a log scale with plain numbers; in between ones too when the range is less than a power of ten."""
+    axes.set_yscale("log")
+    axes.set_ylabel("latency, ms")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    low, high = axes.get_ylim()
+    if high / low < 10:
+        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend(axes: Axes) -> None:

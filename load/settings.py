@@ -31,6 +31,13 @@ def setting(name: str, environment: Mapping[str, str] = os.environ, dot_env: Pat
     return environment.get(name) or read_dot_env(dot_env).get(name) or None
 
 
+def apply_aws_settings(dot_env: Path = Path(".env")) -> None:
+    """Lets boto3 see the AWS_* lines of `.env`; what the environment already says stands."""
+    for name, value in read_dot_env(dot_env).items():
+        if name.startswith("AWS_"):
+            os.environ.setdefault(name, value)
+
+
 def check_endpoint(url: str | None) -> str:
     """The endpoint URL when it can be called. Raises SettingsError."""
     if not url:
