@@ -30,6 +30,12 @@ class Answer:
     body: Any
 
 
+def _message(text: str) -> Any:
+    """The JSON of a body, or that of its one server-sent event."""
+    data = next((line[5:] for line in text.splitlines() if line.startswith("data:")), text)
+    return json.loads(data) if data else None
+
+
 class LocalStack:
     """A running stack. `said` is what it wrote to stderr before it was ready."""
 
@@ -54,7 +60,7 @@ class LocalStack:
             connection.request(method, path or url.path, body, named)
             response = connection.getresponse()
             text = response.read()
-            return Answer(response.status, response.headers, json.loads(text) if text else None)
+            return Answer(response.status, response.headers, _message(text.decode()))
 
     def client(self, service: str, region: str = "us-east-1") -> Any:
         return SESSION.client(

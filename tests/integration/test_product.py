@@ -1,0 +1,135 @@
+"""The calls of the original's README and the promises about an environment, on the real function behind the stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_stack import Answer, LocalStack
+
+pytestmark = pytest.mark.xdist_group("product")
+
+SUM = 'result = 2 + 3\nprint(f"计算结果: {result}")'
+MODERN = "2026-07-28"
+
+
+def call(product: LocalStack, code: str, *, modern: bool = False, slash: bool = True) -> tuple[Answer, dict[str, Any]]:
+    """`execute_python` with no handshake before it; returns the answer and the structured result."""
+    params: dict[str, Any] = {"name": "execute_python", "arguments": {"code": code}}
+    headers = {"Content_Type": "application/json", "Accept": "application/json, text/event-stream"}
+    if modern:
+        meta = "io.modelcontextprotocol"
+        params["_meta"] = {f"{meta}/protocolVersion": MODERN, f"{meta}/clientCapabilities": {}}
+        headers |= {"MCP_Protocol_Version": MODERN, "Mcp_Method": "tools/call", "Mcp_Name": "execute_python"}
+    path = "/dev/lambda/mcp/" if slash else "/dev/lambda/mcp"
+    ask = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
+    answer = product.call(ask, path=path, **headers)
+    return answer, (answer.body or {}).get("result", {}).get("structuredContent", {})
+
+
+@pytest.mark.parametrize("slash", [pytest.param(True, id="slash"), pytest.param(False, id="no-slash")])
+@pytest.mark.parametrize("modern", [pytest.param(False, id="bare"), pytest.param(True, id="2026-07-28")])
+def test_the_readmes_sum(product: LocalStack, modern: bool, slash: bool) -> None:
+    answer, result = call(product, SUM, modern=modern, slash=slash)
+    assert answer.status == 200
+    assert (result["success"], result["stdout"], result["result"]) == (True, "计算结果: 5\n", "5")
+    text = answer.body["result"]["content"][0]["text"]
+    assert json.loads(text) == result
+    assert '"success": true' in text
+
+
+def test_headers_tell_cold_from_warm(product: LocalStack) -> None:
+    first, _ = call(product, "1")
+    second, _ = call(product, "1")
+    assert first.headers["X-Lambda-Environment-Id"] == second.headers["X-Lambda-Environment-Id"]
+    assert int(second.headers["X-Lambda-Invocation"]) == int(first.headers["X-Lambda-Invocation"]) + 1
+    assert second.headers["X-Lambda-Init-Type"] == "on-demand"
+    assert "exec;dur=" in second.headers["Server-Timing"]
+    assert "init;dur=" not in second.headers["Server-Timing"]
+
+
+def test_a_get_is_refused_at_once(product: LocalStack) -> None:
+    answer = product.call(method="GET", Accept="text/event-stream")
+    assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("modern", [pytest.param(False, id="handshake-era"), pytest.param(True, id="2026-07-28")])
+def test_a_hundred_warm_calls_leave_nothing_behind(product: LocalStack, modern: bool) -> None:
+    answer, _ = call(product, "1", modern=modern)
+    environment = answer.headers["X-Lambda-Environment-Id"]
+    before = below(product.process.pid)
+    open_files = descriptors(before)
+    for number in range(100):
+        code = (SUM, "import numpy", "1 / 0", "import threading\nthreading.Thread(target=print).start()")[number % 4]
+        answer, _ = call(product, code, modern=modern)
+        assert answer.status == 200
+        assert answer.headers["X-Lambda-Environment-Id"] == environment
+    assert below(product.process.pid) == before, "no process, no thread"
+    assert descriptors(before) == open_files
+    _, listed = call(product, "import os\n(os.listdir('.'), os.getcwd())", modern=modern)
+    assert listed["result"].startswith("([],")
+
+
+def test_a_killed_environment_costs_that_call_only(product: LocalStack) -> None:
+    answers: list[tuple[Answer, Any]] = []
+    before, _ = call(product, "1")
+    caller = threading.Thread(target=lambda: answers.append(call(product, "import time\ntime.sleep(20)")))
+    caller.start()
+    while not (victims := running_code(product.process.pid)):
+        pass
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    caller.join(timeout=15)
+    assert [answer.status for answer, _ in answers] == [502]
+    after, result = call(product, SUM)
+    assert (after.status, result["result"]) == (200, "5")
+    assert after.headers["X-Lambda-Invocation"] == "1"
+    assert after.headers["X-Lambda-Environment-Id"] != before.headers["X-Lambda-Environment-Id"]
+
+
+def below(pid: int) -> dict[int, int]:
+    """Threads of every process below `pid`, by process."""
+    parents = {}
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit():
+            try:
+                fields = (directory / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(directory.name)] = (int(fields[1]), int(fields[17]))
+    found: dict[int, int] = {}
+    generation = {pid}
+    while generation:
+        generation = {child for child, (parent, _) in parents.items() if parent in generation}
+        found |= {child: parents[child][1] for child in generation}
+    return found
+
+
+def descriptors(pids: dict[int, int]) -> dict[int, int]:
+    return {pid: len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids}
+
+
+def running_code(pid: int) -> list[int]:
+    """The Lambda runtime processes below `pid` that have code running: a template of theirs has a child."""
+    found = []
+    for candidate in below(pid):
+        try:
+            command = Path(f"/proc/{candidate}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"awslambdaric" not in command:
+            continue
+        grandchildren = set(below(candidate)) - direct(candidate)
+        if grandchildren:
+            found.append(candidate)
+    return found
+
+
+def direct(pid: int) -> set[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {int(child) for child in children}
