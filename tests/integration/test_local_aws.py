@@ -44,6 +44,21 @@ def test_one_stream_for_one_environment_with_its_lines_in_order(stack: LocalStac
     assert json.loads(said[6])["errorMessage"] == "on purpose"
 
 
+def test_all_that_was_printed_stands_before_the_report(stack: LocalStack):
+    stack.call({"do": "print", "text": "\n".join(["a line of output " * 6] * 5000)})
+    lines = stack.client("lambda").invoke(FunctionName="echo", Payload=b'{"do": "nothing"}')  # the next call's START
+    assert lines["StatusCode"] == 200
+    logs = stack.client("logs")
+    (stream,) = logs.describe_log_streams(logGroupName=stack.ready["log_group"])["logStreams"]
+    pages = logs.get_paginator("filter_log_events").paginate(
+        logGroupName=stack.ready["log_group"], logStreamNames=[stream["logStreamName"]]
+    )
+    said = [event["message"] for page in pages for event in page["events"]]
+    printed = [index for index, line in enumerate(said) if line.startswith("a line of output")]
+    assert len(printed) == 5000
+    assert not any("platform." in line for line in said[printed[0] : printed[-1]])
+
+
 def test_invoke_runs_in_the_pool_and_tells_its_log(stack: LocalStack):
     lam = stack.client("lambda")
     answer = lam.invoke(FunctionName="echo", Payload=b'{"do": "context"}', LogType="Tail")

@@ -4,13 +4,14 @@ import contextlib
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from local_stack import LocalStack, local_stack
+from local_stack import DEADLINE_S, LocalStack, local_stack
 
 from sam.local import processes
 
@@ -122,8 +123,7 @@ def test_an_environment_that_died_while_idle_is_replaced_without_a_word(stack: L
     before, _ = environment_of(stack.call({"do": "nothing"}))
     for launcher in processes.children(stack.process.pid):
         processes.kill_below(launcher)
-    while processes.descendants(stack.process.pid):  # until the stack has reaped it
-        pass
+    wait_until_gone(processes.descendants(stack.process.pid))
     after, invocation = environment_of(stack.call({"do": "nothing"}))
     assert (after != before, invocation) == (True, 1)
 
@@ -225,11 +225,27 @@ def test_the_end_takes_everything_along_even_amid_a_call(start: Start, tmp_path:
 
 def test_killed_without_warning_it_leaves_no_process(start: Start):
     stack = start()
-    stack.call({"do": "leave-behind"})
-    tree = processes.descendants(stack.process.pid)
-    stack.process.kill()
-    stack.process.wait()
     if not stack.isolated:
         pytest.skip("without namespaces the launcher dies and what is below it stays")
-    while any(os.path.exists(f"/proc/{pid}") for pid in tree):
-        pass
+    stack.call({"do": "leave-behind"})
+    with ThreadPoolExecutor(1) as thread:
+        call = thread.submit(stack.call, {"do": "sleep", "seconds": 600})
+        stack.log_lines("START", 2)
+        tree = processes.descendants(stack.process.pid)
+        stack.process.kill()
+        stack.process.wait()
+        assert isinstance(call.exception(), OSError)  # the connection went with it
+    wait_until_gone(tree)
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while living := [pid for pid in pids if _state(pid) not in ("", "Z")]:
+        assert time.monotonic() < deadline, f"still there: {living}"
+        time.sleep(0.01)
+
+
+def _state(pid: int) -> str:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+    return ""

@@ -54,23 +54,22 @@ def test_it_sees_a_small_root_and_no_process_but_its_own(stack: LocalStack):
 @pytest.mark.parametrize(
     ("path", "mode", "error"),
     [
-        pytest.param(str(Path(__file__)), "r", "FileNotFoundError", id="the-repository"),
-        pytest.param(str(Path.home() / ".profile"), "r", "FileNotFoundError", id="the-users-home"),
-        pytest.param("/etc/shadow", "r", "FileNotFoundError", id="etc"),
-        pytest.param("/proc/1/environ", "r", "PermissionError", id="init"),
-        pytest.param("/dev/shm/x", "w", "FileNotFoundError", id="shared-memory"),
-        pytest.param("/dev/mem", "r", "FileNotFoundError", id="a-device"),
-        pytest.param("/var/task/x", "w", "OSError", id="the-code"),
-        pytest.param("/opt/python/x", "w", "OSError", id="the-layer"),
-        pytest.param("/var/lang/x", "w", "OSError", id="the-language"),
-        pytest.param("/usr/x", "w", "OSError", id="usr"),
-        pytest.param("/x", "w", "OSError", id="the-root"),
-        pytest.param("/proc/sys/kernel/hostname", "w", "PermissionError", id="a-kernel-setting"),
+        pytest.param(str(Path(__file__)), "r", "ENOENT", id="the-repository"),
+        pytest.param(str(Path.home() / ".profile"), "r", "ENOENT", id="the-users-home"),
+        pytest.param("/etc/shadow", "r", "ENOENT", id="etc"),
+        pytest.param("/proc/1/environ", "r", "EACCES", id="init"),
+        pytest.param("/dev/shm/x", "w", "ENOENT", id="shared-memory"),
+        pytest.param("/dev/mem", "r", "ENOENT", id="a-device"),
+        pytest.param("/var/task/x", "w", "EROFS", id="the-code"),
+        pytest.param("/opt/python/x", "w", "EROFS", id="the-layer"),
+        pytest.param("/var/lang/x", "w", "EROFS", id="the-language"),
+        pytest.param("/usr/x", "w", "EROFS", id="usr"),
+        pytest.param("/x", "w", "EROFS", id="the-root"),
+        pytest.param("/proc/sys/kernel/hostname", "w", "EACCES", id="a-kernel-setting"),
     ],
 )
 def test_files_out_of_reach(stack: LocalStack, path: str, mode: str, error: str):
-    seen = ask(stack, do="open", path=path, mode=mode)
-    assert seen.get("error") in {error, "OSError" if error == "OSError" else error, "PermissionError"}, seen
+    assert ask(stack, do="open", path=path, mode=mode) == {"error": error}
 
 
 def test_tmp_is_its_own_and_lasts_as_long_as_it(stack: LocalStack):

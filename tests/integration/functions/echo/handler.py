@@ -1,6 +1,7 @@
 """A function for testing the local stack alone: it does what the event's JSON body asks for and tells what it saw."""
 
 import ctypes
+import errno
 import json
 import os
 import socket
@@ -85,7 +86,7 @@ def _open(_event, _context, ask):
         with open(ask["path"], ask.get("mode", "r")) as file:
             return {"text": file.read(100) if "r" in ask.get("mode", "r") else str(file.write("x"))}
     except OSError as error:
-        return {"error": type(error).__name__}
+        return {"error": errno.errorcode[error.errno]}
 
 
 ACTIONS = {
