@@ -543,8 +543,7 @@ def _execute(call: Call, code: str) -> dict[str, Any]:
         except BaseException as error:
             data |= _failure(call, error)
     for name in set(vars(sys.modules["builtins"])) - builtins_before:
-        if call.fault != "namespace-kept":
-            delattr(sys.modules["builtins"], name)
+        delattr(sys.modules["builtins"], name)
     stdout, failed = out.getvalue(), not data["success"]
     limit = 1 << 20
     data |= {
