@@ -156,6 +156,11 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
     await runner.setup()
     await web.SockSite(runner, listening).start()
     print(json.dumps(ready), flush=True)
+    print(
+        f"sam.local: {stack.function_name} with {stack.memory_mb} MB and {stack.timeout_s} s, "
+        f"{limit} environments at most; Ctrl-C ends it",
+        file=sys.stderr,
+    )
     try:
         return await stopping
     finally:
