@@ -67,6 +67,9 @@ def expect_error(reply: Reply, *codes: int, status: tuple[int, ...] = ()) -> dic
     if status:
         expect_status(reply.answer, *status)
     error = reply.error
+    if reply.message is None:
+        told = f"HTTP {reply.answer.status} without a JSON-RPC message where a JSON-RPC error is due."
+        raise NonConformance(told, expected=codes, got=reply.answer.body[:300].decode(errors="replace"))
     if error is None:
         raise NonConformance("A result came back where a JSON-RPC error is due.", expected=codes, got=reply.message)
     if codes and error.get("code") not in codes:

@@ -133,6 +133,8 @@ def read_reply(answer: Answer, era: Era, method: str, request_id: object) -> Rep
         messages = json_messages(answer)
     except ValueError as error:
         raise Malformed(f"The body is not UTF-8 JSON: {error}.", answer.body[:400].decode(errors="replace")) from None
+    if answer.status >= 400 and not any(isinstance(one, dict) and "jsonrpc" in one for one in messages):
+        return Reply(answer, None)  # an HTTP error in the words of a gateway, which no revision forbids
     notifications: list[Mapping[str, object]] = []
     response: Mapping[str, object] | None = None
     for message in messages:

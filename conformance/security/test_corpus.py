@@ -4,7 +4,7 @@ import pytest
 
 from conformance.client import Client, Discovery
 from conformance.finding import NonConformance, serves
-from conformance.interpreter import TOOL, Outcome, execute, need_interpreter
+from conformance.interpreter import TOOL, execute, need_interpreter
 from conformance.plugin import VERDICT
 from conformance.records import SecurityVerdict
 from conformance.security.programs import Program, load
@@ -20,8 +20,9 @@ from conformance.security.verdict import (
 )
 from conformance.wire import WireError
 
-# How often the second half of a two-call probe is repeated until the environment of the first half answers it.
-SAME_ENVIRONMENT_TRIES = 40
+# Other workers may be served by the environment between the two calls of a probe; then both are made anew.
+SAME_ENVIRONMENT_ROUNDS = 12
+SECOND_CALLS = 3
 # Programs that take too much are answered when the endpoint's own time limit ends them.
 PATIENCE_S = 120.0
 
@@ -77,25 +78,24 @@ def _verdict(program: Program, client: Client, discovery: Discovery) -> tuple[Ve
         code = marker.prelude() + program.program
         if program.kind == "resource":
             return judge_resource(execute(client, era, code, timeout_s=PATIENCE_S))
-        first = execute(client, era, code)
-        if program.second is None:
-            return judge_attack(first, marker)
-        return _second_half(program, first, client, discovery, marker)
+        if program.second is not None:
+            return _two_calls(program, client, discovery, marker)
+        return judge_attack(execute(client, era, code), marker)
     except WireError as error:
         return "CRASHED", str(error)
 
 
-def _second_half(
-    program: Program, first: Outcome, client: Client, discovery: Discovery, marker: Marker
-) -> tuple[Verdict, str]:
-    """Repeats the second call until the environment that served the first answers, where environments have names."""
+def _two_calls(program: Program, client: Client, discovery: Discovery, marker: Marker) -> tuple[Verdict, str]:
+    """Makes both calls until one environment has served both, where environments have names."""
     assert program.second is not None
-    for _ in range(SAME_ENVIRONMENT_TRIES):
-        second = execute(client, discovery.call_era, marker.prelude() + program.second)
-        verdict, evidence = judge_pair(program, first, second, marker)
-        if verdict == "LEAKED" or first.environment_id is None or first.environment_id == second.environment_id:
-            return verdict, evidence
-    return "UNSUPPORTED", f"the first call's environment did not answer again in {SAME_ENVIRONMENT_TRIES} calls"
+    for _ in range(SAME_ENVIRONMENT_ROUNDS):
+        first = execute(client, discovery.call_era, marker.prelude() + program.program)
+        for _ in range(SECOND_CALLS):
+            second = execute(client, discovery.call_era, marker.prelude() + program.second)
+            verdict, evidence = judge_pair(program, first, second, marker)
+            if verdict == "LEAKED" or first.environment_id is None or first.environment_id == second.environment_id:
+                return verdict, evidence
+    return "UNSUPPORTED", f"no environment served both calls in {SAME_ENVIRONMENT_ROUNDS} rounds"
 
 
 def _is_well(client: Client, discovery: Discovery) -> bool:

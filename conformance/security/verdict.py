@@ -10,6 +10,8 @@ from conformance.interpreter import Outcome
 from conformance.security.programs import Program
 
 Verdict = Literal["BLOCKED", "CONTAINED", "LEAKED", "CRASHED", "UNSUPPORTED", "OK", "REFUSED"]
+# No installer starts in less: what took less was refused by looking at the name.
+INSTALLER_START_MS = 20.0
 MISSING_MODULE = re.compile(r"ModuleNotFoundError|No module named")
 STATE = re.compile(r"^STATE:(\S+)", re.MULTILINE)
 UNSUPPORTED = re.compile(r"^UNSUPPORTED:(.*)", re.MULTILINE)
@@ -88,7 +90,7 @@ def judge_package(outcome: Outcome) -> tuple[Verdict, str]:
         return "LEAKED", "the code ran with this requirement"
     usage = outcome.data.get("usage")
     tried_ms = usage.get("install_ms", 0) if isinstance(usage, dict) else 0
-    if isinstance(tried_ms, int | float) and tried_ms > 0:
+    if isinstance(tried_ms, int | float) and tried_ms > INSTALLER_START_MS:
         return "CONTAINED", f"the installer tried it for {tried_ms} ms and failed"
     return "BLOCKED", str(outcome.error.get("message") or outcome.text)[:200]
 

@@ -93,7 +93,7 @@ def test_a_pair_is_judged_by_its_second_call() -> None:
     [
         pytest.param({"success": True, "stdout": "ran\n"}, "LEAKED", id="ran"),
         pytest.param({"success": False, "usage": {"install_ms": 900}}, "CONTAINED", id="installer-tried"),
-        pytest.param({"success": False, "usage": {"install_ms": 0}}, "BLOCKED", id="refused-unseen"),
+        pytest.param({"success": False, "usage": {"install_ms": 0.3}}, "BLOCKED", id="refused-unseen"),
     ],
 )
 def test_packages(data: Mapping[str, Any], verdict: str) -> None:
