@@ -25,6 +25,7 @@ from .runtime import Answer, Invocation, RuntimeApi
 from .stack import Stack
 
 POLL_S = 0.01  # how often memory is looked at: a fast allocator overshot a 512 MB limit by 8 MB at 5 ms
+INIT_LIMIT_S = 10.0
 REAP_S = 5.0
 MB = 1024 * 1024
 _PIPE_BYTES = 1024 * 1024
@@ -83,8 +84,9 @@ class Environment:
             await self._spawn()
         began = time.monotonic()  # Lambda's init begins with the runtime; making the environment is not in it
         assert self._exited is not None
-        # Lambda cuts init at 10 s and tries once more inside the invocation; here init may take the whole timeout.
-        await _first_of(self._api.ready, self._exited, timeout_s=self.stack.timeout_s)
+        # Lambda cuts init at 10 s and tries once more inside the invocation, with the function's timeout; here it is
+        # one try with the longer of the two.
+        await _first_of(self._api.ready, self._exited, timeout_s=max(INIT_LIMIT_S, self.stack.timeout_s))
         self._init_ms = (time.monotonic() - began) * 1000
         if not self._api.ready.done():
             await self._fail_init()
@@ -102,8 +104,8 @@ class Environment:
     async def invoke(self, payload: bytes, trace_id: str, request_id: str, client_context: str = "") -> Outcome:
         """Run one event to its end, whatever end that is, and write its log lines. Never raises for the function."""
         self._tail.clear()
-        if self.lost:
-            return self._report_failed_init(request_id)
+        if self._api.init_error is not None:
+            return self._report_failed_init(request_id, self._api.init_error)
         timeout_s = self.stack.timeout_s
         invocation = Invocation(
             request_id=request_id,
@@ -224,9 +226,7 @@ class Environment:
         error_type = self._api.init_error.error_type if exited else None
         self._say(logs.init_report(self._platform, time.time(), self._init_ms or 0.0, status, error_type))
 
-    def _report_failed_init(self, request_id: str) -> Outcome:
-        error = self._api.init_error
-        assert error is not None
+    def _report_failed_init(self, request_id: str, error: Answer) -> Outcome:
         self._say(logs.start(self._platform, time.time(), request_id))
         report = logs.Report(
             request_id=request_id,
@@ -326,8 +326,12 @@ class Environment:
             self._log(now_ms, line)
 
     def _on_telemetry(self, data: bytes) -> None:
-        for timestamp_ms, message in self._frames.feed(data):
-            self._log(timestamp_ms, message)
+        try:
+            for timestamp_ms, message in self._frames.feed(data):
+                self._log(timestamp_ms, message)
+        except ValueError:  # some program found the descriptor and wrote to it
+            self._frames = logs.Frames()
+            self._on_output(data)
 
     def _drain(self) -> None:
         """Take what the processes wrote before now, so that END comes after it."""

@@ -149,7 +149,9 @@ async def probe(wanted: Host, code_dir: Path, layer: Path | None) -> Host:
         if reason is None:
             return candidate if candidate == wanted else _with_reason(candidate, wanted, reasons[0])
         reasons.append(reason)
-    hint = "; run as an ordinary user, since code is never run as root here" if os.geteuid() == 0 else ""
+    hint = ""
+    if os.geteuid() == 0:
+        hint = "; code is never run as root here: let other users read it and .venv, or run this as an ordinary user"
     raise LaunchError(f"no environment can be made on this host: {reasons[0]}; as a plain process: {reasons[-1]}{hint}")
 
 

@@ -164,6 +164,7 @@ class Frames:
 
     header = struct.Struct(">IIQ")
     magic = 0xA55A0000
+    longest = 64 * 1024 * 1024  # awslambdaric cuts nothing; a larger length is no frame's
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -173,8 +174,8 @@ class Frames:
         self._buffer += data
         while len(self._buffer) >= self.header.size:
             kind, length, micros = self.header.unpack_from(self._buffer)
-            if kind & 0xFFFF0000 != self.magic:
-                raise ValueError(f"not a telemetry frame: type {kind:#x}")
+            if kind & 0xFFFF0000 != self.magic or length > self.longest:
+                raise ValueError(f"not a telemetry frame: type {kind:#x}, {length} bytes")
             end = self.header.size + length
             if len(self._buffer) < end:
                 return

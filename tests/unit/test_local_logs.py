@@ -102,9 +102,16 @@ def test_frames_come_whole_however_the_pipe_cuts_them(size: int):
     assert seen == [(5, "one\ntwo"), (6, ""), (7, "é")]
 
 
-def test_bytes_that_are_no_frame_are_refused():
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"a program found the descriptor", id="text"),
+        pytest.param(struct.pack(">IIQ", 0xA55A0003, 1 << 31, 0), id="an-endless-frame"),
+    ],
+)
+def test_bytes_that_are_no_frame_are_refused(data: bytes):
     with pytest.raises(ValueError, match="not a telemetry frame"):
-        list(Frames().feed(b"a program found the descriptor"))
+        list(Frames().feed(data))
 
 
 def test_lines_of_output_are_events_and_a_line_without_end_waits():
