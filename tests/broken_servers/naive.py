@@ -1,12 +1,16 @@
 """The easy interpreter: exec in the server's own process, and a list of forbidden words. It must fail by name.
 
-Serves anyone's code with no protection: loopback only, tests only. `python naive.py 0` prints its URL when it is bound.
+Serves anyone's code with no protection: loopback only, tests only. `python naive.py 0` prints its URL when it is bound;
+with --no-words nothing at all is forbidden, which shows that each attack of the corpus really attacks; with --same-seed
+every call draws the same random numbers.
 """
 
 import ast
 import contextlib
 import io
 import json
+import os
+import random
 import socket
 import sys
 import traceback
@@ -18,12 +22,19 @@ from mcp.server.mcpserver import MCPServer
 FORBIDDEN = ("os.system", "subprocess", "eval(", "exec(", "__import__", "shutil.rmtree")
 
 server = MCPServer("naive")
+words: list[str] = []
+# A secret in a variable of the host, as servers have them.
+api_secret = os.environ.get("AWS_SECRET_ACCESS_KEY")
+same_seed = "--same-seed" in sys.argv
 
 
 @server.tool()
-def execute_python(code: str) -> str:
-    """Runs Python."""
-    for word in FORBIDDEN:
+def execute_python(code: str, requirements: list[str] | None = None) -> str:
+    """Runs Python; takes any requirement."""
+    del requirements
+    if same_seed:
+        reseed()
+    for word in words:
         if word in code:
             told = f"Security Error: Blocked dangerous operation: {word}"
             return json.dumps({"success": False, "result": told, "stdout": "", "stderr": "", "warnings": ""})
@@ -37,6 +48,14 @@ def execute_python(code: str) -> str:
             outcome = {"success": False, "result": f"{type(error).__name__}: {error}"}
             traceback.print_exc()
     return json.dumps({**outcome, "stdout": out.getvalue(), "stderr": err.getvalue(), "warnings": ""})
+
+
+def reseed() -> None:
+    """Makes every call draw what the call before drew, as the children of one template do that are not reseeded."""
+    random.seed(1)
+    os.urandom = lambda size: b"1" * size
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(1)
 
 
 def run(code: str, names: dict[str, Any]) -> Any:
@@ -63,8 +82,9 @@ def get_environment_info() -> str:
     return sys.version
 
 
-def main(port: int) -> None:
+def main(port: int, forbidden: tuple[str, ...] = FORBIDDEN) -> None:
     """Serves in the foreground; the environment it is given stands for that of a function."""
+    words.extend(forbidden)
     listener = socket.create_server(("127.0.0.1", port), backlog=128)
     app = server.streamable_http_app(stateless_http=True, json_response=True)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}/mcp", flush=True)
@@ -72,4 +92,4 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), () if "--no-words" in sys.argv else FORBIDDEN)
