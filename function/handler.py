@@ -27,7 +27,8 @@ _init_ms = process_age_ms()
 
 
 async def _with_request(scope: Any, receive: Any, send: Any) -> None:
-    request = Request(context=scope["aws.context"], invocation=_invocations)
+    identity = (scope["aws.event"].get("requestContext") or {}).get("identity") or {}
+    request = Request(scope["aws.context"], _invocations, identity.get("apiKeyId"))
     if _invocations == 1:
         request.timings["init"] = _init_ms
     await _app({**scope, "interpreter.request": request}, receive, send)

@@ -20,6 +20,7 @@ class Request:
 
     context: Any = None
     invocation: int | None = None
+    api_key_id: str | None = None  # of API Gateway's usage plan, never the key
     timings: dict[str, float] = field(default_factory=dict)
 
     def seconds_left(self) -> float | None:

@@ -27,6 +27,7 @@ from interpreter.engine import Completed, Interpreter
 from interpreter.execution import Execution
 from interpreter.packages import MAX_REQUIREMENTS, preinstalled
 from request import current_request
+from telemetry import record_call, record_execution
 
 NAME = "lambda-code-interpreter"
 VERSION = "0.1.0"
@@ -153,6 +154,14 @@ class Tools:
         return self._interpreter
 
     async def call(self, name: str, arguments: dict[str, Any]) -> types.CallToolResult:
+        """Validate, run and record one call. Never raises: whatever happens is a result the caller can read."""
+        result = await self._call(name, arguments)
+        request = current_request()
+        if request and (name != "execute_python" or result.structured_content is None):
+            record_call(request, name, "error" if result.is_error else "ok")
+        return result
+
+    async def _call(self, name: str, arguments: dict[str, Any]) -> types.CallToolResult:
         problem = argument_problem(name, arguments)
         if problem is not None:
             return types.CallToolResult(content=[types.TextContent(type="text", text=problem)], is_error=True)
@@ -179,6 +188,7 @@ class Tools:
         if request:
             request.timings["install"] = execution.usage.install_ms
             request.timings["exec"] = execution.usage.wall_ms
+            record_execution(request, arguments.code, arguments.requirements, execution)
         images = [
             types.ImageContent(type="image", data=image.data, mime_type=image.mime_type) for image in completed.images
         ]

@@ -19,7 +19,7 @@ with tempfile.TemporaryDirectory() as cache, mock.patch.object(matplotlib, "get_
 find = font_manager.findSystemFonts
 
 
-def find_shipped(paths: Any = None, fontext: str = "ttf") -> list[str]:
+def find_shipped(paths: Any = None, fontext: Any = "ttf") -> list[str]:
     """Fonts of the directories that were named; none when the system is asked."""
     return find(paths, fontext) if paths is not None else []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -67,7 +68,7 @@ def test_a_hundred_warm_calls_leave_nothing_behind(product: LocalStack, modern: 
     for number in range(100):
         code = (SUM, "import numpy", "1 / 0", "import threading\nthreading.Thread(target=print).start()")[number % 4]
         answer, _ = call(product, code, modern=modern)
-        assert answer.status == 200
+        assert answer.status == 200, (number, answer.body)
         assert answer.headers["X-Lambda-Environment-Id"] == environment
     assert below(product.process.pid) == before, "no process, no thread"
     assert descriptors(before) == open_files
@@ -133,3 +134,18 @@ def running_code(pid: int) -> list[int]:
 def direct(pid: int) -> set[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return {int(child) for child in children}
+
+
+def test_a_call_leaves_a_record_without_its_code(product: LocalStack) -> None:
+    secret = "not_to_be_logged"
+    call(product, f"import os\n{secret} = 1\nos.system('x')")
+    lines = [json.loads(line) for line in product.log_lines(digest(f"import os\n{secret} = 1\nos.system('x')"))]
+    record = next(line for line in lines if line.get("violations") == ["os.system"])
+    assert (record["tool"], record["outcome"], record["error_type"]) == ("execute_python", "error", "security")
+    assert record["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "CodeInterpreter"
+    assert record["requestId"]
+    assert not any(secret in json.dumps(line) for line in lines)
+
+
+def digest(code: str) -> str:
+    return hashlib.sha256(code.encode()).hexdigest()
