@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ops import doctor, log_commands, report
+from ops import doctor, log_commands, report, tune
 from ops.aws import read_dotenv
 from ops.command import Surroundings
 from ops.failures import EXIT_INTERRUPTED, OpsError
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in (("logs", log_commands), ("report", report), ("doctor", doctor)):
+    for name, module in (("logs", log_commands), ("report", report), ("tune", tune), ("doctor", doctor)):
         sub = commands.add_parser(
             name,
             help=module.HELP,

@@ -87,7 +87,7 @@ def _binomial_quantile(p: float, n: int, q: float) -> int:
     """The smallest k with P(Binomial(n, q) <= k) >= p; scipy.stats.binom.ppf without its second of importing."""
     if n == 0:
         return 0
-    k = int(math.ceil(bdtrik(p, n, q)))
+    k: int = math.ceil(bdtrik(p, n, q))
     return k - 1 if k > 0 and bdtr(k - 1, n, q) >= p else k
 
 

@@ -1,8 +1,9 @@
-"""Draws a report's one picture: duration over time with cold starts marked, and memory below it.
+"""Draws the pictures: duration and memory over time for a report, duration and dollars over memory for tuning.
 
 It must not compute figures of its own, nor need a display.
 """
 
+from collections.abc import Sequence
 from datetime import tzinfo
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ops.invocations import FAILURES, Invocations
+from ops.memory_model import Estimate
 from ops.percentiles import Sample
 from ops.times import of_ms
 
@@ -75,3 +77,34 @@ def _memory(axes: Axes, inv: Invocations, at: Sample) -> None:
     axes.set_ylabel("memory, MB")
     axes.grid(alpha=0.25)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+
+
+def draw_sizes(options: Sequence[Estimate], chosen_mb: int, path: Path) -> None:
+    """Writes duration and dollars over memory size to `path` as PNG: measured sizes filled, predicted ones hollow."""
+    figure = Figure(figsize=(9, 5), dpi=110, layout="constrained")
+    times = figure.subplots()
+    dollars = times.twinx()
+    for axes, colour, values in (
+        (times, _COLOURS["warm"], [o.mean_ms for o in options]),
+        (dollars, _COLOURS["timeout"], [o.dollars * 1e6 for o in options]),
+    ):
+        axes.plot([o.memory_mb for o in options], values, color=colour, lw=1)
+        for option, value in zip(options, values, strict=True):
+            face = colour if option.measured else "white"
+            axes.plot(option.memory_mb, value, "o", color=colour, markerfacecolor=face)
+    low, high = [o.mean_ms - o.low_ms for o in options], [o.high_ms - o.mean_ms for o in options]
+    times.errorbar(
+        [o.memory_mb for o in options],
+        [o.mean_ms for o in options],
+        yerr=np.clip([low, high], 0, None),
+        fmt="none",
+        ecolor=_COLOURS["warm"],
+        capsize=3,
+    )
+    times.axvline(chosen_mb, color="#888", lw=1, ls="--")
+    times.set_ylim(bottom=0)
+    dollars.set_ylim(bottom=0)
+    times.set_xlabel("memory, MB (filled: measured, hollow: predicted, dashed: chosen)")
+    times.set_ylabel("mean duration, ms", color=_COLOURS["warm"])
+    dollars.set_ylabel("dollars per million invocations", color=_COLOURS["timeout"])
+    figure.savefig(path)

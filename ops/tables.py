@@ -16,6 +16,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ops.comparison import Change
+from ops.memory_model import Estimate
 from ops.summary import Distribution, Quantile, Rate, Summary
 from ops.times import show
 
@@ -234,3 +235,21 @@ def html(summary: Summary, zone: tzinfo, picture: bytes, title: str = "Log repor
         notes=summary.notes,
         picture=base64.b64encode(picture).decode(),
     )
+
+
+def estimates_text(options: Sequence[Estimate], chosen_mb: int, *, width: int = 120) -> str:
+    """The sizes of `ops tune memory` for a terminal."""
+    rows = tuple(
+        (
+            f"{o.memory_mb} MB" + (" <- chosen" if o.memory_mb == chosen_mb else ""),
+            str(o.measured) if o.measured else "predicted",
+            f"{o.mean_ms:.1f} [{o.low_ms:.1f}, {o.high_ms:.1f}]",
+            f"{o.p95_ms:.1f}",
+            f"${o.dollars * 1e6:.2f}",
+        )
+        for o in options
+    )
+    table = Table("Memory", ("size", "measured", "mean ms [95 % interval]", "p95 ms", "per million"), rows)
+    buffer = io.StringIO()
+    Console(file=buffer, width=width, no_color=True, highlight=False).print(_rich(table))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"

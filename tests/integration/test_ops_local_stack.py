@@ -1,4 +1,4 @@
-"""Given calls through the local stack, `ops report` and `ops logs show`, run as commands, agree with the client."""
+"""Given the local stack, ops run as commands agrees with the client, names what was broken, and leaves it as it was."""
 
 import http.client
 import json
@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import boto3
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -50,41 +52,159 @@ def call(endpoint, code):
 
 
 def ops(stack, *argv):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "OPS_", "P_FN_"))}
-    environment |= {"AWS_ENDPOINT_URL": stack["aws_endpoint_url"], "TZ": "UTC"}
     command = [sys.executable, "-m", "ops", *argv]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment_of(stack), capture_output=True, text=True, timeout=180, check=False
+    )
+
+
+def environment_of(stack):
+    """This process's environment without settings of its own, aimed at the stack."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "OPS_", "P_FN_", "MCP_"))}
+    return kept | {"AWS_ENDPOINT_URL": stack["aws_endpoint_url"], "TZ": "UTC"}
 
 
 @pytest.fixture(scope="module")
 def calls(stack):
-    return [call(stack["endpoint"], f"print('call', {n})\n{n} + 1") for n in range(6)]
+    """[(request id, invocation number)] of six calls, and the range that holds them and no other."""
+    began = datetime.now(UTC)
+    made = [call(stack["endpoint"], f"print('call', {n})\n{n} + 1") for n in range(6)]
+    return made, ["--since", began.isoformat(), "--until", datetime.now(UTC).isoformat()]
 
 
 def test_the_report_counts_what_the_client_saw(stack, calls, tmp_path):
-    done = ops(stack, "report", "--since", "10m", "--json", "--out", str(tmp_path))
+    made, span = calls
+    done = ops(stack, "report", *span, "--json", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["groups"] == [stack["log_group"]]
-    assert summary["invocations"] == len(calls)
-    assert summary["cold"]["count"] == sum(invocation == 1 for _, invocation in calls)
+    assert summary["invocations"] == len(made)
+    assert summary["cold"]["count"] == sum(invocation == 1 for _, invocation in made)
     assert summary["failures"]["error"]["count"] == 0
     assert summary["memory"][0]["max_used_mb"] > 0
     reported = (tmp_path / "events.jsonl").read_text()
-    assert all(request_id in reported for request_id, _ in calls)
+    assert all(request_id in reported for request_id, _ in made)
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_show_finds_the_request_of_a_response(stack, calls):
-    request_id, _ = calls[-1]
+    made, _ = calls
+    request_id, _ = made[-1]
     done = ops(stack, "logs", "show", request_id)
     assert done.returncode == 0, done.stderr
     assert f"START RequestId: {request_id}" in done.stdout or f'"requestId":"{request_id}"' in done.stdout
     assert "duration_ms" in done.stdout
-    assert calls[0][0] not in done.stdout
+    assert made[0][0] not in done.stdout
 
 
 def test_a_range_before_the_first_call_is_inconclusive(stack, calls, tmp_path):
     done = ops(stack, "report", "--since", "2h", "--until", "1h", "--out", str(tmp_path))
     assert done.returncode == 4
     assert "has no events" in done.stderr
+
+
+@pytest.fixture
+def client(stack):
+    def make(service):
+        keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local", "region_name": "us-east-1"}
+        return boto3.client(service, endpoint_url=stack["aws_endpoint_url"], **keys)
+
+    return make
+
+
+@pytest.fixture
+def doctor(stack, tmp_path):
+    def examine(endpoint=None, function=None):
+        argv = ["--endpoint", endpoint or stack["endpoint"], "--function", function or stack["function_name"]]
+        done = ops(stack, "doctor", "--json", "--out", str(tmp_path), *argv)
+        findings = [json.loads(line) for line in done.stdout.splitlines()]
+        return done.returncode, {f["id"] for f in findings if f["level"] == "wrong"}, done.stderr
+
+    return examine
+
+
+def test_the_stack_as_it_is_has_nothing_wrong(doctor):
+    assert doctor()[:2] == (0, set())
+
+
+def test_a_wrong_stage_is_named(stack, doctor):
+    code, wrong, _ = doctor(endpoint=stack["endpoint"].replace("/dev/", "/prod/"))
+    assert (code, wrong) == (3, {"stage", "permission"})
+
+
+def test_an_unknown_function_is_named(doctor):
+    assert doctor(function="no-such-function")[:2] == (1, {"function"})
+
+
+def test_a_timeout_below_the_interpreters_own_is_named(stack, client, doctor):
+    api, name = client("lambda"), stack["function_name"]
+    before = api.get_function_configuration(FunctionName=name)["Timeout"]
+    api.update_function_configuration(FunctionName=name, Timeout=20)
+    try:
+        assert doctor()[:2] == (1, {"timeout-function"})
+    finally:
+        api.update_function_configuration(FunctionName=name, Timeout=before)
+
+
+def test_a_log_group_kept_for_ever_is_named(stack, client, doctor):
+    api, name = client("logs"), stack["log_group"]
+    days = int(api.describe_log_groups(logGroupNamePrefix=name)["logGroups"][0]["retentionInDays"])
+    api.delete_retention_policy(logGroupName=name)
+    try:
+        assert doctor()[:2] == (1, {"log-retention"})
+    finally:
+        api.put_retention_policy(logGroupName=name, retentionInDays=days)
+
+
+def test_reserved_concurrency_of_zero_is_named(stack, client, doctor):
+    api, name = client("lambda"), stack["function_name"]
+    api.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+    try:
+        assert "concurrency" in doctor()[1]
+    finally:
+        api.delete_function_concurrency(FunctionName=name)
+
+
+def test_a_role_that_allows_more_than_logs_is_named(stack, client, doctor):
+    role = client("lambda").get_function_configuration(FunctionName=stack["function_name"])["Role"].rpartition("/")[2]
+    document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
+    iam = client("iam")
+    iam.put_role_policy(RoleName=role, PolicyName="wide", PolicyDocument=json.dumps(document))
+    try:
+        assert doctor()[:2] == (1, {"role"})
+    finally:
+        iam.delete_role_policy(RoleName=role, PolicyName="wide")
+
+
+@pytest.fixture
+def memory(stack, client):
+    """The function's memory in MB, asked anew each time."""
+    return lambda: client("lambda").get_function_configuration(FunctionName=stack["function_name"])["MemorySize"]
+
+
+def test_tuning_measures_the_real_function_and_leaves_its_memory_as_it_was(stack, memory, tmp_path):
+    before = memory()
+    argv = ["tune", "memory", "--function", stack["function_name"], "--sizes", "768,1536", "--most", "5", "--json"]
+    done = ops(stack, *argv, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    advice = json.loads(done.stdout)
+    assert {o["memory_mb"] for o in advice["options"] if o["measured"]} == {768, 1536}
+    assert advice["chosen_mb"] in {768, 1536}
+    assert set(advice["init_ms"]) == {"768", "1536"}
+    assert memory() == before
+
+
+def test_tuning_ended_by_ctrl_c_restores_the_memory_and_keeps_its_samples(stack, memory, tmp_path):
+    before = memory()
+    argv = [sys.executable, "-m", "ops", "tune", "memory", "--function", stack["function_name"], "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [*argv, "--sizes", "768,1536,2048"], cwd=ROOT, env=environment_of(stack), stderr=subprocess.PIPE, text=True
+    )
+    said = iter(process.stderr.readline, "")
+    assert any("at 1536 MB" in line for line in said)  # 768 is done, so its samples are there
+    process.send_signal(signal.SIGINT)
+    process.stderr.read()
+    assert process.wait(60) == 130
+    assert memory() == before
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert {row["memory_mb"] for row in samples} >= {768}

@@ -1,0 +1,328 @@
+"""`ops tune memory|timeout`: advice on the two settings a function has, from measurements and from real logs.
+
+It must not change a live function: memory is measured on a copy, and `--apply` writes the file that the next deployment
+is made from.
+"""
+
+import argparse
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from ops import memory_model, tables, timeout_advice
+from ops.aws import Account, aws_sentences, lambda_client
+from ops.bench import MOST, Bench, Payload, Shot, copied, in_place, measure, proxy_event, read_payloads
+from ops.command import (
+    Surroundings,
+    account_of,
+    add_account_flags,
+    add_group_flags,
+    add_range_flags,
+    run_folder,
+    selection_of,
+)
+from ops.failures import EXIT_PASS, Inconclusive, UsageError
+from ops.invocations import fold
+from ops.logs import read_events
+from ops.memory_model import DEFAULT_SIZES, Estimate, Pricing, StrategyName
+from ops.percentiles import Sample
+from ops.pricing import Architecture, Gateway
+from ops.probes import call
+from ops.report import EVENTS, pull_to, read_request
+from ops.settings_file import write_setting
+
+HELP = "advise memory and timeout from measurements and logs"
+EXAMPLES = """examples:
+  python -m ops tune memory --function code-interpreter                     cheapest, on a temporary copy
+  python -m ops tune memory --strategy cost --p95-below 800 --code-file scenario.py --apply
+  python -m ops tune memory --sizes 512,1024,1769,3008 --payloads events.json   weighted, as power-tuning reads them
+  python -m ops tune timeout --since 7d                                     from the tail of real invocations
+"""
+_DEFAULT_CODE = "import pandas as pd\ndf = pd.DataFrame({'a': range(20000)})\nresult = int((df.a % 7).sum())"
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the size is chosen for, and what a dollar depends on."""
+
+    strategy: StrategyName = "cost"
+    weight: float = 0.5
+    p95_below_ms: float | None = None
+    architecture: Architecture = "x86_64"
+    gateway: Gateway = "none"
+    cold_share: float = 0.01
+
+    def choose(self, options: Sequence[Estimate]) -> Estimate:
+        """The option this goal prefers. Raises Inconclusive when none keeps its constraint."""
+        return memory_model.choose(options, self.strategy, self.weight, self.p95_below_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryAdvice:
+    """The chosen size, always a measured one, and everything it was chosen from; times in ms, by size in MB."""
+
+    chosen_mb: int
+    proposed_mb: int
+    goal: Goal
+    memory_matters: bool
+    too_small_mb: list[int]
+    invocations: int
+    options: list[Estimate]
+    cpu_ms: dict[int, float]
+    init_ms: dict[int, float]
+    link: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `ops tune` and its commands."""
+    commands = parser.add_subparsers(dest="tune_command", required=True, metavar="COMMAND")
+    for name, help_text, arguments, command in (
+        ("memory", "measure a few sizes, predict the others, confirm the choice", _memory_flags, _memory),
+        ("timeout", "from the tail of real durations, or refuse", _timeout_flags, _timeout),
+    ):
+        sub = commands.add_parser(
+            name, help=help_text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        arguments(sub)
+        sub.add_argument("--json", action="store_true", help="print the advice as JSON")
+        sub.add_argument("--out", metavar="DIR", help="folder for the files (default out/tune-<UTC time>)")
+        sub.add_argument("--apply", action="store_true", help="write the advice into the settings file")
+        sub.add_argument("--settings", default="etc/environment.sh", metavar="FILE", help="default etc/environment.sh")
+        add_account_flags(sub)
+        sub.set_defaults(tune_run=command)
+
+
+def run(args: argparse.Namespace, around: Surroundings) -> int:
+    """Runs the chosen command."""
+    return int(args.tune_run(args, around))
+
+
+def _memory_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--function", metavar="NAME", help="function to tune (else P_FN_NAME)")
+    sizes = ",".join(map(str, DEFAULT_SIZES))
+    parser.add_argument("--sizes", default=sizes, metavar="MB,...", help=f"candidate sizes (default {sizes})")
+    parser.add_argument("--measure", metavar="MB,...", help="sizes to measure (default two smallest, largest)")
+    parser.add_argument("--strategy", choices=("cost", "speed", "balanced"), default="cost", help="default cost")
+    parser.add_argument("--weight", type=float, default=0.5, help="balanced: 0 for speed to 1 for cost (default 0.5)")
+    parser.add_argument("--p95-below", type=float, metavar="MS", help="only sizes whose p95 is below this")
+    parser.add_argument("--code-file", metavar="FILE", help="Python code to run (default: a pandas sum)")
+    parser.add_argument("--payloads", metavar="FILE", help="an event, or a list of {payload, weight}")
+    parser.add_argument("--allow-error", action="append", default=[], metavar="NAME", help="a failure that is expected")
+    parser.add_argument("--most", type=int, default=MOST, metavar="N", help=f"warm invocations a size (default {MOST})")
+    parser.add_argument("--cold-share", type=float, default=0.01, help="cold starts among invocations (default 0.01)")
+    parser.add_argument("--arch", choices=("x86_64", "arm64"), default="x86_64")
+    parser.add_argument("--gateway", choices=("rest", "http", "none"), default="none", help="add its price")
+    parser.add_argument("--in-place", action="store_true", help="measure the function itself and restore it after")
+    parser.add_argument("--dry-run", action="store_true", help="one invocation, to try the payload")
+
+
+def _timeout_flags(parser: argparse.ArgumentParser) -> None:
+    add_group_flags(parser)
+    add_range_flags(parser, "7d")
+    parser.add_argument("--from", dest="from_run", metavar="DIR", help="events of an earlier run instead of AWS")
+    parser.add_argument(
+        "--gateway-limit",
+        type=float,
+        default=timeout_advice.GATEWAY_LIMIT_S,
+        metavar="S",
+        help="0 for none (default 29)",
+    )
+    parser.add_argument(
+        "--soft-limit", type=float, metavar="S", help="the interpreter's own (else asked from MCP_ENDPOINT_URL)"
+    )
+    parser.add_argument("--margin", type=float, default=0.2, help="share to add (default 0.2)")
+
+
+def _memory(args: argparse.Namespace, around: Surroundings) -> int:
+    name = args.function or os.environ.get("P_FN_NAME")
+    if not name:
+        raise UsageError("No function is named; give --function NAME or set P_FN_NAME.")
+    candidates = _sizes(args.sizes)
+    first = _sizes(args.measure) if args.measure else memory_model.sizes_to_measure(candidates)
+    payloads = _payloads(args)
+    goal = Goal(args.strategy, args.weight, args.p95_below, args.arch, args.gateway, args.cold_share)
+    account = account_of(args, around)
+    folder = run_folder(args.out, "tune", around.now())
+    with aws_sentences(account), (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
+
+        def shots(bench: Bench, size: int) -> list[Shot]:
+            around.say(f"measuring {bench.name} at {size} MB ...")
+            made = []
+            for shot in measure(bench, size, payloads, args.allow_error, args.most):
+                file.write(shot.as_json())
+                file.flush()
+                made.append(shot)
+            return made
+
+        with _bench_of(account, name, args, around) as bench:
+            if args.dry_run:
+                bench.set_memory(first[0])
+                around.out.write(bench.shoot(payloads[0]).as_json())
+                return EXIT_PASS
+            advice = tune_memory(lambda size: shots(bench, size), first, candidates, goal)
+    _write_memory(advice, folder, args, around)
+    return EXIT_PASS
+
+
+def tune_memory(
+    shots: Callable[[int], list[Shot]], first: Sequence[int], candidates: Sequence[int], goal: Goal
+) -> MemoryAdvice:
+    """Measures `first`, predicts `candidates`, confirms the choice by measuring it, and chooses among the measured.
+
+    Sizes at which the function lacks memory or time are struck out, and the next larger candidate is measured instead.
+    `shots` measures one size. Raises Inconclusive if no size works or none keeps the goal's constraint.
+    """
+    taken: dict[int, list[Shot]] = {}
+    struck: list[int] = []
+
+    def take(size: int) -> None:
+        made = shots(size)
+        if any(shot.failure in {"oom", "timeout"} for shot in made):
+            struck.append(size)
+        else:
+            taken[size] = made
+
+    for size in first:
+        take(size)
+    for size in sorted(candidates):
+        if len(taken) < min(3, len(first)) and size not in taken and size > max(struck, default=0):
+            take(size)
+    if not taken:
+        raise Inconclusive(f"The function lacks memory or time at every size tried: {', '.join(map(str, struck))} MB.")
+    possible = [size for size in candidates if size > max(struck, default=0)]
+    proposal = goal.choose(estimates_of(taken, possible, goal))
+    if proposal.memory_mb not in taken:
+        take(proposal.memory_mb)
+    options = estimates_of(taken, [size for size in possible if size not in struck], goal)
+    return MemoryAdvice(
+        chosen_mb=goal.choose([option for option in options if option.measured]).memory_mb,
+        proposed_mb=proposal.memory_mb,
+        goal=goal,
+        memory_matters=memory_model.memory_matters(options),
+        too_small_mb=sorted(struck),
+        invocations=sum(len(made) for made in taken.values()),
+        options=options,
+        cpu_ms=_means(taken, lambda shot: shot.cpu_ms),
+        init_ms=_means(taken, lambda shot: shot.init_ms),
+        link=memory_model.visualization_link(options),
+    )
+
+
+def estimates_of(taken: Mapping[int, Sequence[Shot]], candidates: Sequence[int], goal: Goal) -> list[Estimate]:
+    """Every candidate and measured size, from warm invocations; cold ones enter by the goal's share of them."""
+    inits = _means(taken, lambda shot: shot.init_ms)
+    pricing = Pricing(goal.architecture, goal.gateway, cold_share=goal.cold_share, init_ms=inits)
+    return memory_model.estimates({size: _warm(made) for size, made in taken.items()}, candidates, pricing)
+
+
+def _warm(made: Sequence[Shot]) -> Sample:
+    warm = [shot.duration_ms for shot in made if shot.init_ms is None]
+    return np.array(warm or [shot.duration_ms for shot in made])
+
+
+def _means(taken: Mapping[int, Sequence[Shot]], figure: Callable[[Shot], float | None]) -> dict[int, float]:
+    known = {size: [v for shot in made if (v := figure(shot)) is not None] for size, made in taken.items()}
+    return {size: float(np.mean(values)) for size, values in known.items() if values}
+
+
+def _bench_of(
+    account: Account, name: str, args: argparse.Namespace, around: Surroundings
+) -> AbstractContextManager[Bench]:
+    client = lambda_client(account)
+    if args.in_place or account.is_local:
+        around.say(f"Measuring {name} itself; its memory is restored at the end.")
+        return in_place(client, name)
+    copy_name = f"{name[:48]}-tune-{secrets.token_hex(4)}"
+    around.say(f"Measuring a temporary copy, {copy_name}; it is deleted at the end.")
+    return copied(client, name, copy_name, _download)
+
+
+def _download(url: str) -> bytes:
+    response = httpx.get(url, timeout=120, follow_redirects=True)
+    response.raise_for_status()
+    return response.content
+
+
+def _payloads(args: argparse.Namespace) -> list[Payload]:
+    try:
+        if args.payloads:
+            return read_payloads(Path(args.payloads).read_text(encoding="utf-8"), args.payloads)
+        code = Path(args.code_file).read_text(encoding="utf-8") if args.code_file else _DEFAULT_CODE
+    except OSError as problem:
+        raise UsageError(f"Cannot read {problem.filename} ({problem.strerror}).") from None
+    return [Payload(args.code_file or "pandas", proxy_event(code))]
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise UsageError(f"Cannot read the sizes {text!r}; write them like 512,1024,1769.") from None
+    if not sizes or sizes[0] < 128 or sizes[-1] > 10240:
+        raise UsageError(f"A function has 128 to 10240 MB; {text!r} goes beyond.")
+    return sizes
+
+
+def _write_memory(advice: MemoryAdvice, folder: Path, args: argparse.Namespace, around: Surroundings) -> None:
+    from ops import plot  # here, because matplotlib takes a second that the other commands need not wait
+
+    as_json = json.dumps({"schema": "ops-tune-memory/1"} | asdict(advice), indent=2) + "\n"
+    (folder / "tune.json").write_text(as_json, encoding="utf-8")
+    plot.draw_sizes(advice.options, advice.chosen_mb, folder / "tune.png")
+    around.out.write(as_json if args.json else advice_text(advice))
+    if args.apply:
+        around.say(f"{args.settings}: " + write_setting(Path(args.settings), "P_FN_MEMORY", str(advice.chosen_mb)))
+    around.say(f"Files in {folder}: samples.jsonl, tune.json, tune.png")
+
+
+def advice_text(advice: MemoryAdvice) -> str:
+    """The advice for a terminal."""
+    lines = [f"{advice.invocations} invocations were measured; strategy {advice.goal.strategy}."]
+    if advice.too_small_mb:
+        lines.append(f"Too small: {', '.join(map(str, advice.too_small_mb))} MB.")
+    if not advice.memory_matters:
+        lines.append("Memory has no effect that these measurements show; the choice rests on price alone.")
+    return tables.estimates_text(advice.options, advice.chosen_mb) + "\n".join([*lines, advice.link]) + "\n"
+
+
+def _timeout(args: argparse.Namespace, around: Surroundings) -> int:
+    if args.from_run:
+        source = Path(args.from_run)
+        read_request(source)
+        folder = run_folder(args.out, "tune", around.now())
+    else:
+        selection = selection_of(args, around)
+        source = folder = run_folder(args.out, "tune", around.now())
+        pull_to(folder, selection, around)
+    soft = args.soft_limit if args.soft_limit is not None else _soft_limit(around)
+    limits = timeout_advice.Limits(args.gateway_limit or None, soft, args.margin)
+    advice = timeout_advice.advise(fold(read_events(source / EVENTS)).invocations, limits)
+    as_json = advice.model_dump_json(indent=2) + "\n"
+    (folder / "timeout.json").write_text(as_json, encoding="utf-8")
+    if args.json:
+        around.out.write(as_json)
+    else:
+        around.out.write(f"Timeout: {advice.timeout_s} s\n" + "".join(f"  {reason}\n" for reason in advice.reasons))
+    if args.apply:
+        around.say(f"{args.settings}: " + write_setting(Path(args.settings), "P_FN_TIMEOUT", str(advice.timeout_s)))
+    return EXIT_PASS
+
+
+def _soft_limit(around: Surroundings) -> float | None:
+    """The interpreter's own time limit in s, as the endpoint tells it; None, and said so, when there is none to ask."""
+    url = os.environ.get("MCP_ENDPOINT_URL")
+    if url:
+        with httpx.Client() as client:
+            answer = call(client, url, "get_environment_info", {}, os.environ.get("MCP_API_KEY") or None)
+        limit = ((answer.result or {}).get("limits") or {}).get("timeout_s")
+        if isinstance(limit, int | float):
+            return float(limit)
+    around.say("The interpreter's own limit is not known (no --soft-limit, no MCP_ENDPOINT_URL), so it is not held to.")
+    return None
