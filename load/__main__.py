@@ -11,8 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from load.ab import BASE, CANDIDATE, run_in_turns
 from load.coldstart import cold_start_plan, print_cold_starts, write_cold_start_report
-from load.compare import compare, print_comparison, why_unfit
+from load.compare import CompareReport, compare_directories, print_comparison
 from load.gate import EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE, ThresholdError, parse_threshold
 from load.launch import LaunchFailed, Unreachable, check_reachable, launch
 from load.plan import Plan, PlanError, load_plan, profile_names
@@ -21,7 +22,6 @@ from load.rows import BadRecord, read_rows
 from load.scenarios import ERAS
 from load.server_side import LATE_S, NoLog, join_directory, print_server_side
 from load.settings import SettingsError, apply_aws_settings, check_endpoint, is_loopback, setting
-from load.summary import summarize_directory
 
 EXAMPLES = """\
 examples:
@@ -30,6 +30,7 @@ examples:
   python -m load run ./my-profile.yaml URL --workers 4      more than one core
   python -m load coldstart URL -n 20                        twenty environments at once, init against first-call latency
   python -m load compare out/load-A out/load-B              faster, slower, same or inconclusive; warm and cold apart
+  python -m load ab smoke URL-A URL-B --duration 120        both endpoints in turns, then the comparison
   python -m load logs out/load-A --log-group /aws/lambda/code-interpreter      what the function's log says of each call
   python -m load report out/load-20261124T061500Z           make the reports again
 
@@ -95,12 +96,20 @@ def _parser() -> argparse.ArgumentParser:
     compare_ = commands.add_parser("compare", help="judge one run against another, warm and cold apart")
     compare_.add_argument("base", type=Path, metavar="BASE", help="directory of the run to compare with")
     compare_.add_argument("candidate", type=Path, metavar="CANDIDATE", help="directory of the run in question")
-    compare_.add_argument(
-        "--effect", type=_positive, default=5.0, metavar="PCT", help="smallest change that matters (5)"
-    )
-    compare_.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the bootstrap (default 1)")
-    compare_.add_argument("--json", action="store_true", help="print the comparison as JSON instead of a table")
+    _add_comparison(compare_)
     compare_.set_defaults(command=_compare)
+
+    ab = commands.add_parser("ab", help="run a profile on two endpoints in turns and compare them")
+    ab.add_argument("profile", metavar="PROFILE", help=f"{', '.join(profile_names())}, or a YAML file")
+    ab.add_argument("base", metavar="BASE_URL", help="the endpoint to compare with")
+    ab.add_argument("candidate", metavar="CANDIDATE_URL", help="the endpoint in question; the same one shows the noise")
+    ab.add_argument("--rounds", type=int, default=4, metavar="N", help="turns each side gets (default 4)")
+    ab.add_argument("--rate", type=_positive, metavar="R", help="highest arrival rate per second")
+    ab.add_argument("--duration", type=_positive, metavar="S", help="seconds for each side, all rounds together")
+    ab.add_argument("--out", type=Path, metavar="DIR", help="where the raw records go (default out/ab-<UTC time>)")
+    ab.add_argument("--yes", action="store_true", help="do not ask when the plan is over its budget of requests")
+    _add_comparison(ab)
+    ab.set_defaults(command=_ab)
 
     logs = commands.add_parser("logs", help="join a run with the function's log: cold by header against cold by REPORT")
     logs.add_argument("directory", type=Path, metavar="DIR")
@@ -125,6 +134,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask when the plan is over its budget of requests")
 
 
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--effect", type=_positive, default=5.0, metavar="PCT", help="smallest change that matters (5)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the bootstrap (default 1)")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON instead of a table")
+
+
 def _run(arguments: argparse.Namespace) -> int:
     plan = load_plan(arguments.profile, *([arguments.thresholds] if arguments.thresholds else []))
     plan = plan.scaled(arguments.rate, arguments.duration)
@@ -145,10 +160,30 @@ def _coldstart(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    base, base_rows = summarize_directory(arguments.base)
-    candidate, candidate_rows = summarize_directory(arguments.candidate)
-    unfit = why_unfit(base, candidate)
-    report = compare(base_rows, candidate_rows, arguments.effect / 100, arguments.seed, unfit)
+    report = compare_directories(arguments.base, arguments.candidate, arguments.effect / 100, arguments.seed)
+    return _show_comparison(report, arguments)
+
+
+def _ab(arguments: argparse.Namespace) -> int:
+    plan = load_plan(arguments.profile).scaled(arguments.rate, arguments.duration)
+    if arguments.rounds < 2:
+        raise SettingsError(f"--rounds {arguments.rounds} takes no turns; give 2 or more")
+    urls = [check_endpoint(url) for url in (arguments.base, arguments.candidate)]
+    for url in urls:
+        check_budget(plan, url, arguments.yes)
+        check_reachable(url)
+    out: Path = arguments.out or new_directory("ab")
+    if out.exists() and any(out.iterdir()):
+        raise SettingsError(f"{out} holds another run; give another --out")
+    if run_in_turns(plan, urls[0], urls[1], arguments.rounds, out):
+        return _complain(f"interrupted; the rounds so far are in {out}", EXIT_INTERRUPTED)
+    report = compare_directories(out / BASE, out / CANDIDATE, arguments.effect / 100, arguments.seed)
+    (out / "compare.json").write_text(report.to_json() + "\n", encoding="utf-8")
+    print(f"load: raw rows of every round and compare.json in {out}", file=sys.stderr)
+    return _show_comparison(report, arguments)
+
+
+def _show_comparison(report: CompareReport, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(report.to_json())
     else:

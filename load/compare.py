@@ -6,6 +6,7 @@ rows and must import without gevent.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -15,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from load.gate import EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
-from load.rows import Row
-from load.summary import Summary, Temperature, temperature, timed
+from load.rows import Row, run_directories
+from load.summary import Summary, Temperature, summarize_directory, temperature, timed
 
 type Verdict = Literal["faster", "slower", "same", "inconclusive"]
 type Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -95,13 +96,21 @@ def compare(
     )
 
 
-def why_unfit(base: Summary, candidate: Summary) -> str:
-    """The first reason why one of two runs measured its generator rather than the endpoint; empty when neither did."""
-    for name, summary in (("the base", base), ("the candidate", candidate)):
-        for check in summary.fitness:
+def why_unfit(base: Sequence[Summary], candidate: Sequence[Summary]) -> str:
+    """The first reason why a run of either side measured its generator, not the endpoint; empty when none did."""
+    for name, summaries in (("base", base), ("candidate", candidate)):
+        for check in (check for summary in summaries for check in summary.fitness):
             if not check.fit:
-                return f"{name} run is unfit: {check.reason}"
+                return f"the {name} run is unfit: {check.reason}"
     return ""
+
+
+def compare_directories(base: Path, candidate: Path, effect: float, seed: int) -> CompareReport:
+    """Compares two run directories, or two directories of runs with their rows pooled. Raises BadRecord."""
+    sides = [[summarize_directory(directory) for directory in run_directories(side)] for side in (base, candidate)]
+    summaries = [[summary for summary, _ in side] for side in sides]
+    rows = [[row for _, rows in side for row in rows] for side in sides]
+    return compare(rows[0], rows[1], effect, seed, why_unfit(summaries[0], summaries[1]))
 
 
 def _values(rows: Sequence[Row], scenario: str, heat: Temperature) -> Floats:

@@ -374,17 +374,23 @@ def _busiest(shares: Sequence[float], window: int = 5) -> float:
 
 
 def decide(
-    rows: Sequence[Row], judgements: Sequence[Judgement], fitness: Sequence[Fitness], interrupted: bool = False
+    rows: Sequence[Row],
+    judgements: Sequence[Judgement],
+    fitness: Sequence[Fitness],
+    interrupted: bool = False,
+    aborted: bool = False,
 ) -> tuple[RunVerdict, int, str]:
     """The run's verdict, exit code and the sentence that explains it.
 
-    Order: interrupted, unreachable, a threshold that failed, anything inconclusive, passed. An unfit generator makes
-    failed timings inconclusive too, but a wrong answer or a count stays what it is.
+    Order: interrupted, unreachable, aborted, a threshold that failed, anything inconclusive, passed. An unfit generator
+    makes failed timings inconclusive too, but a wrong answer or a count stays what it is.
     """
     if interrupted:
         return "interrupted", EXIT_INTERRUPTED, "interrupted; the rows so far are kept"
     if reason := _unreachable(rows):
         return "unreachable", EXIT_UNREACHABLE, reason
+    if aborted:
+        return "failed", EXIT_FAILED, "stopped early: more requests failed than the plan's abort allows"
     unfit = [check for check in fitness if not check.fit]
     failed = [one for one in judgements if one.verdict == "failed" and (not unfit or one.unit != "ms")]
     sent_nothing = not any(row.sent_s is not None for row in rows)

@@ -48,7 +48,7 @@ def launch(plan: Plan, endpoint: str, out: Path, workers: int = 1, environment: 
     out.mkdir(parents=True, exist_ok=True)
     (out / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
-    command += ["--host", endpoint, "--plan-json", plan.model_dump_json(), "--out", str(out), "--raw-only"]
+    command += ["--host", endpoint, "--plan-json", f"@{out / 'plan.json'}", "--out", str(out), "--raw-only"]
     command += ["--loglevel", "WARNING", "--logfile", str(out / "locust.log")]
     if workers > 1:
         command += ["--processes", str(workers), "--expect-workers-max-wait", "30", "--stop-timeout", "5"]

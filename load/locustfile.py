@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import gevent  # type: ignore[import-untyped]
@@ -34,8 +34,8 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from load.arrivals import Arrival
 from load.pacing import pace
-from load.plan import Plan, PlanError, load_plan, parse_plan
-from load.rows import Row, RowWriter, RunRecord, write_run
+from load.plan import ABORT_LEAST, Plan, PlanError, load_plan, parse_plan
+from load.rows import NOT_JUDGED, Row, RowWriter, RunRecord, write_run
 from load.scenarios import SCENARIOS, Verdict, build_request, judge_answer, parse_server_timing
 from load.settings import SettingsError, check_endpoint, setting, without_secrets
 
@@ -43,6 +43,10 @@ LEAD_S = 0.3
 """From the dispatcher's start to the first intended time: room to warm up imports, so that no arrival starts late."""
 
 log = logging.getLogger("load")
+
+
+class Aborted(Exception):
+    """Raised out of the dispatch loop when the plan says that enough has failed."""
 
 
 class FailedAnswer(Exception):
@@ -96,6 +100,7 @@ class Drive:
     pending: dict[int, Pending] = field(default_factory=dict)
     greenlets: set[gevent.Greenlet] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=dict)
+    aborted: bool = False
     finished: bool = False
 
     def now(self) -> float:
@@ -117,17 +122,20 @@ class Drive:
         parts = urlsplit(self.endpoint)
         self.uri = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         watcher = gevent.spawn(self._watch)
-        ended = "stopped"
+        ended: Literal["complete", "stopped", "aborted"] = "stopped"
         gc.collect()
         gc.freeze()
         try:
             self.anchor_s = time.monotonic() + LEAD_S
             self.record.anchor_unix_s = time.time() + LEAD_S
             write_run(self.record_path, self.record)
-            pace(self.jobs(), now=self.now, sleep=gevent.sleep, launch=self._launch)
-            self._wait_until(self.plan.duration_s)
+            try:
+                pace(self.jobs(), now=self.now, sleep=gevent.sleep, launch=self._launch)
+                self._wait_until(self.plan.duration_s)
+            except Aborted:
+                pass
             gevent.joinall(list(self.greenlets), timeout=self.plan.drain_s)
-            ended = "complete"
+            ended = "aborted" if self.aborted else "complete"
         finally:
             watcher.kill(block=False)
             self.finish(ended)
@@ -138,7 +146,7 @@ class Drive:
         if left_s > 0:
             gevent.sleep(left_s)
 
-    def finish(self, ended: str) -> None:
+    def finish(self, ended: Literal["complete", "stopped", "aborted"]) -> None:
         """Writes a row for everything still open and the final run record. Safe to call twice."""
         if self.finished:
             return
@@ -146,12 +154,14 @@ class Drive:
         for pending in list(self.pending.values()):
             self._record_open(pending)
         gevent.killall(list(self.greenlets), block=False)
-        self.record.ended = "complete" if ended == "complete" else "stopped"
+        self.record.ended = ended
         self.record.ended_s = round(self.now(), 3)
         self.writer.close()
         write_run(self.record_path, self.record)
 
     def _launch(self, job: Job) -> None:
+        if self.aborted:
+            raise Aborted
         self.record.dispatched += 1
         if len(self.pending) >= self.plan.max_in_flight:
             verdict = Verdict("dropped", f"{self.plan.max_in_flight} requests were open already (max_in_flight)")
@@ -226,8 +236,17 @@ class Drive:
             self.record.cpu_share.append(round((next_cpu - cpu) / (next_clock - clock), 3))
             cpu, clock = next_cpu, next_clock
             self.writer.flush()
+            self.aborted = self.aborted or self._is_hopeless()
             if show:
                 _show_progress(self)
+
+    def _is_hopeless(self) -> bool:
+        abort = self.plan.abort
+        if abort is None or self.now() < abort.after_s:
+            return False
+        judged = sum(n for outcome, n in self.counts.items() if outcome not in NOT_JUDGED and outcome != "cold")
+        failed = judged - self.counts.get("ok", 0)
+        return judged >= ABORT_LEAST and failed > abort.error_share * judged
 
 
 def _row(
@@ -324,9 +343,7 @@ def _add_arguments(parser: Any) -> None:
     )
     parser.add_argument("--duration", type=float, default=0.0, help="Seconds the plan lasts, instead of the profile's")
     parser.add_argument("--out", default="", help="Directory for the raw records (default out/load-<UTC time>)")
-    parser.add_argument(
-        "--plan-json", default="", include_in_web_ui=False, help="A whole plan as JSON, instead of --profile"
-    )
+    parser.add_argument("--plan-json", default="", include_in_web_ui=False, help="A whole plan as JSON, or @FILE")
     parser.add_argument(
         "--raw-only", action="store_true", default=False, help="Leave reports and verdict to the caller"
     )
@@ -339,7 +356,9 @@ def _prepare(environment: Environment, **_: Any) -> None:
         return
     try:
         check_endpoint(environment.host)
-        if not options.plan_json:
+        if options.plan_json.startswith("@"):
+            options.plan_json = Path(options.plan_json[1:]).read_text(encoding="utf-8")
+        elif not options.plan_json:
             # Workers are sent the master's options, but not Locust's own --profile: the plan travels as JSON instead.
             plan = load_plan(options.profile or "smoke").scaled(options.rate or None, options.duration or None)
             options.plan_json = plan.model_dump_json()

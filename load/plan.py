@@ -41,6 +41,19 @@ class Limits(BaseModel):
     cpu_share: Annotated[float, Field(gt=0, le=1)] = 0.90
 
 
+class Abort(BaseModel):
+    """Stops a run that is failing anyway: from `after_s` on, once more than `error_share` of all answers are bad."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    error_share: Annotated[float, Field(gt=0, lt=1)]
+    after_s: Annotated[float, Field(ge=0)] = 10.0
+
+
+ABORT_LEAST = 20
+"""Answers before a share of failures can stop a run."""
+
+
 class Plan(BaseModel):
     """Everything that decides a run but the endpoint. One plan and seed: the same requests at the same times."""
 
@@ -57,6 +70,7 @@ class Plan(BaseModel):
     max_in_flight: PositiveInt = 1000
     budget_requests: PositiveInt = 10_000
     limits: Limits = Limits()
+    abort: Abort | None = None
     thresholds: list[str] = Field(default_factory=list)
 
     @field_validator("scenarios")
@@ -88,7 +102,11 @@ class Plan(BaseModel):
         """The same shape with its highest rate at `rate_per_s` and its whole length `duration_s`."""
         rate = 1.0 if rate_per_s is None else rate_per_s / max(stage.peak_per_s for stage in self.stages)
         time = 1.0 if duration_s is None else duration_s / self.duration_s
-        return self.model_copy(update={"stages": [stage.scaled(rate, time) for stage in self.stages]})
+        try:
+            stages = [stage.scaled(rate, time) for stage in self.stages]
+        except ValueError as error:
+            raise PlanError(f"{self.profile}: {error}") from error
+        return self.model_copy(update={"stages": stages})
 
 
 def profile_names() -> list[str]:

@@ -93,7 +93,7 @@ class RunRecord(BaseModel):
     anchor_unix_s: float = Field(description="Wall clock at offset 0; every `_s` in the rows is relative to it.")
     planned: int = Field(description="Arrivals this process was to send.")
     dispatched: int = Field(default=0, description="Arrivals it got to: sent or dropped.")
-    ended: Literal["running", "complete", "stopped", "interrupted"] = "running"
+    ended: Literal["running", "complete", "stopped", "aborted", "interrupted"] = "running"
     ended_s: float | None = None
     cpu_share: list[float] = Field(default_factory=list, description="CPU of this process per second, 1.0 = one core.")
 
@@ -132,6 +132,14 @@ def read_rows(directory: Path) -> list[Row]:
         raise BadRecord(f"{directory} holds no requests*.jsonl; give the directory that a load run wrote")
     rows = [row for file in files for row in _read_file(file)]
     return sorted(rows, key=lambda row: row.index)
+
+
+def run_directories(directory: Path) -> list[Path]:
+    """The runs in a directory: itself, or those right below it, in order. Raises BadRecord for none."""
+    found = sorted(path.parent for pattern in ("run.json", "*/run.json") for path in directory.glob(pattern))
+    if not found:
+        raise BadRecord(f"{directory} holds no run.json; give the directory that a load run wrote")
+    return found
 
 
 def read_runs(directory: Path) -> list[RunRecord]:

@@ -132,7 +132,8 @@ def summarize(rows: Sequence[Row], records: Sequence[RunRecord]) -> Summary:
     judgements = [judge(parse_threshold(line), rows) for line in plan.thresholds]
     fitness = check_fitness(rows, records, plan.limits)
     interrupted = any(record.ended == "interrupted" for record in records)
-    verdict, exit_code, reason = decide(rows, judgements, fitness, interrupted)
+    aborted = any(record.ended == "aborted" for record in records)
+    verdict, exit_code, reason = decide(rows, judgements, fitness, interrupted, aborted)
     return Summary(
         schema="load/1",
         verdict=verdict,

@@ -13,6 +13,7 @@ import json
 import time
 import uuid
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
@@ -78,7 +79,9 @@ class Fake:
         body = {"jsonrpc": "2.0", "id": 2, "result": tool_result("计算结果: 5")}
         return web.json_response(body)
 
-    def _reply(self, request: web.Request, message: dict, environment: Environment, cold: bool) -> web.Response:
+    def _reply(
+        self, request: web.Request, message: dict[str, Any], environment: Environment, cold: bool
+    ) -> web.Response:
         headers = {
             "X-Lambda-Request-Id": str(uuid.uuid4()),
             "X-Lambda-Environment-Id": environment.id,
@@ -96,7 +99,7 @@ class Fake:
         text = f"event: message\r\ndata: {json.dumps(answer)}\r\n\r\n"
         return web.Response(text=text, content_type="text/event-stream", headers=headers)
 
-    def _result(self, message: dict) -> dict:
+    def _result(self, message: dict[str, Any]) -> dict[str, Any]:
         if self.fault == "tool-error":
             return tool_failure("RuntimeError", "no numpy today")
         if self.fault == "wrong-answer":
@@ -115,12 +118,12 @@ class Fake:
         return tool_result(next((value for word, value in known.items() if word in code), "计算结果: 5"))
 
 
-def tool_result(stdout: str) -> dict:
+def tool_result(stdout: str) -> dict[str, Any]:
     structured = {"success": True, "result": "", "stdout": stdout + "\n", "stderr": "", "error": None}
     return {"structuredContent": structured, "content": [], "isError": False}
 
 
-def tool_failure(name: str, message: str) -> dict:
+def tool_failure(name: str, message: str) -> dict[str, Any]:
     error = {"type": "runtime", "name": name, "message": message}
     structured = {"success": False, "result": f"{name}: {message}", "stdout": "", "stderr": "", "error": error}
     return {"structuredContent": structured, "content": [], "isError": True}

@@ -244,6 +244,31 @@ def test_a_lost_worker_is_inconclusive(serve: Callable[..., str], tmp_path: Path
     assert "1 of 2 workers" in done.stdout
 
 
+def test_a_hopeless_run_stops_early_and_fails(serve: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    stages = [{"kind": "constant", "rate_per_s": 40, "duration_s": 120}]
+    plan = profile(tmp_path, stages=stages, abort={"error_share": 0.5, "after_s": 1}, thresholds=[])
+    done = load("run", plan, serve("--fault", "http-500"), "--out", out)
+    assert done.returncode == 1, done.stderr + done.stdout
+    assert read_runs(out)[0].ended == "aborted"
+    assert 20 <= len(read_rows(out)) < 40 * 60
+
+
+def test_two_endpoints_in_turns(serve: Callable[..., str], tmp_path: Path) -> None:
+    """The candidate works 60 ms a call, the base 5: the verdict is certain on any machine."""
+    out = tmp_path / "out"
+    stages = [{"kind": "constant", "rate_per_s": 25, "duration_s": 2}]
+    plan = profile(tmp_path, stages=stages, scenarios={"print": 1})
+    slow, fast = serve("--work-s", "0.06"), serve("--work-s", "0.005")
+    done = load("ab", plan, fast, slow, "--rounds", 2, "--out", out, "--json")
+    assert done.returncode == 1, done.stderr + done.stdout
+    report = json.loads(done.stdout)
+    assert report["verdict"] == "slower"
+    assert len(list(out.glob("*/round-*/requests.jsonl"))) == 4
+    again = load("compare", out / "candidate", out / "base", "--json")
+    assert (again.returncode, json.loads(again.stdout)["verdict"]) == (0, "faster")
+
+
 def test_cold_start_burst(serve: Callable[..., str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = load("coldstart", serve("--init-s", "0.4"), "-n", 6, "--gap", 3, "--min-cold", 6, "--out", out, "--json")

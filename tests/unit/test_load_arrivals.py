@@ -2,11 +2,12 @@
 
 import random
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from load.arrivals import Burst, Constant, Poisson, Ramp, Spike, Stage, Step, schedule, total_s
+from load.arrivals import Burst, Constant, Poisson, Ramp, Replay, Spike, Stage, Step, schedule, total_s
 
 
 def offsets(stage: Stage) -> list[float]:
@@ -93,6 +94,41 @@ def test_a_changed_stage_leaves_the_draws_of_others_alone() -> None:
     one = [a.at_s for a in schedule([Poisson(rate_per_s=5, duration_s=5), tail], 3) if a.at_s >= 5]
     two = [a.at_s for a in schedule([Constant(rate_per_s=9, duration_s=5), tail], 3) if a.at_s >= 5]
     assert one == two
+
+
+def test_two_equal_poisson_stages_do_not_repeat_each_other() -> None:
+    one = Poisson(rate_per_s=20, duration_s=5)
+    times = [arrival.at_s for arrival in schedule([one, one], 3)]
+    assert [t for t in times if t < 5] != pytest.approx([t - 5 for t in times if t >= 5])
+
+
+def test_replay_plays_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "times.txt"
+    path.write_text('1795500001.5\n{"timestamp_ms": 1795500000000}\n\n1795500004\n')
+    stage = Replay.model_validate({"path": str(path), "speed": 2})
+    assert offsets(stage) == [0, 0.75, 2]
+    assert stage.peak_per_s == 2
+    assert offsets(stage.scaled(1, 2)) == [0, 1.5, 4]
+    assert Replay.model_validate(stage.model_dump()) == stage, "the times travel with the plan"
+    with pytest.raises(ValueError, match="own rate"):
+        stage.scaled(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("yesterday\n", "line 1: 'yesterday' is no time", id="words"),
+        pytest.param('1\n{"time": 3}\n', "line 2", id="json-without-a-time"),
+        pytest.param("", "at least 1", id="empty"),
+        pytest.param(None, "cannot read", id="no-file"),
+    ],
+)
+def test_bad_replays_are_refused(tmp_path: Path, text: str | None, says: str) -> None:
+    path = tmp_path / "times.txt"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValidationError, match=says):
+        Replay.model_validate({"path": str(path)})
 
 
 @pytest.mark.parametrize(

@@ -115,9 +115,9 @@ def test_too_little_is_inconclusive(base: list[Row], candidate: list[Row]) -> No
 def test_an_unfit_run_cannot_be_compared() -> None:
     good = summarize(rows(100), [record()])
     late = summarize(rows(100, lag_ms=50), [record()])
-    assert why_unfit(good, good) == ""
-    assert why_unfit(good, late).startswith("the candidate run is unfit: requests left up to 50")
-    report = compare(rows(100), rows(100), unfit=why_unfit(late, good))
+    assert why_unfit([good], [good]) == ""
+    assert why_unfit([good], [good, late]).startswith("the candidate run is unfit: requests left up to 50")
+    report = compare(rows(100), rows(100), unfit=why_unfit([late], [good]))
     assert (report.verdict, report.exit_code) == ("inconclusive", 4)
 
 
@@ -139,3 +139,14 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     a, b = run(rng, 100), run(rng, 100)
     assert compare(a, b, seed=3) == compare(a, b, seed=3)
     assert compare(a, b, seed=3).scenarios != compare(a, b, seed=4).scenarios
+
+
+def test_a_large_ratio_from_noise_is_not_slower() -> None:
+    """Twenty-five calls a side with a wide spread: the medians differ, the interval says that they may not."""
+    base = [row(i, latency_ms=10.0 + 40 * i) for i in range(25)]
+    candidate = [row(i, latency_ms=(10.0 + 40 * i) * 1.1) for i in range(25)]
+    one = compare(base, candidate).scenarios[0]
+    assert one.ratio == pytest.approx(1.1)
+    assert one.low is not None
+    assert one.low <= 1
+    assert one.verdict == "inconclusive"

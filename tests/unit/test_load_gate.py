@@ -43,7 +43,8 @@ from load.rows import Row, RunRecord
 def test_reading(line: str, aggregate: str, metric: str, selectors: Any, operator: str, limit: float) -> None:
     threshold = parse_threshold(line)
     assert (threshold.aggregate, threshold.metric, threshold.selectors) == (aggregate, metric, selectors)
-    assert (threshold.operator, threshold.limit) == (operator, pytest.approx(limit))
+    assert threshold.operator == operator
+    assert threshold.limit == pytest.approx(limit)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def unfit(given: list[Row], records: list[RunRecord], limits: Limits | None = No
     return [check.check for check in check_fitness(given, records, limits or Limits()) if not check.fit]
 
 
-WORKERS = {"role": "master", "workers_expected": 2, "workers_seen": 2}
+WORKERS: dict[str, Any] = {"role": "master", "workers_expected": 2, "workers_seen": 2}
 
 
 @pytest.mark.parametrize(
@@ -291,3 +292,9 @@ def test_verdicts(
     found, exit_code, reason = decide(given, judgements, fitness, interrupted)
     assert (found, exit_code) == (verdict, code)
     assert reason
+
+
+def test_an_aborted_run_failed_even_without_thresholds() -> None:
+    verdict, code, reason = decide(rows(30, outcome="http_error", status=500), [], UNFIT, aborted=True)
+    assert (verdict, code) == ("failed", 1)
+    assert "abort" in reason

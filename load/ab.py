@@ -1,0 +1,35 @@
+"""Runs one plan on two endpoints in turns, so that what drifts during the day drifts for both, and compares them.
+
+Measured on AWS over months, performance is stable within a day and shifts between days (Eismann et al., arXiv
+2107.13320): two runs of different days compare the days. It only orders the rounds; `launch` sends, `compare` judges.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from load.launch import launch
+from load.plan import Plan
+
+BASE, CANDIDATE = "base", "candidate"
+
+
+def rounds_of(plan: Plan, rounds: int) -> Iterator[tuple[str, int, Plan]]:
+    """Which side runs when, and what: base first in even rounds, candidate first in odd ones.
+
+    Both sides of a round send the same requests at the same times; each round has its own seed and its share of the
+    length.
+    """
+    for number in range(rounds):
+        share = plan.scaled(duration_s=plan.duration_s / rounds).model_copy(update={"seed": plan.seed + number})
+        order = (BASE, CANDIDATE) if number % 2 == 0 else (CANDIDATE, BASE)
+        for side in order:
+            yield side, number, share
+
+
+def run_in_turns(plan: Plan, base_url: str, candidate_url: str, rounds: int, out: Path) -> bool:
+    """Sends every round to `out/base/round-N` or `out/candidate/round-N`. Returns whether it was interrupted."""
+    urls = {BASE: base_url, CANDIDATE: candidate_url}
+    for side, number, share in rounds_of(plan, rounds):
+        if launch(share, urls[side], out / side / f"round-{number}"):
+            return True
+    return False
