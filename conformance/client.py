@@ -44,17 +44,18 @@ class Client:
         timeout_s: float | None = None,
         allow_partial: bool = False,
         exact: Request | None = None,
-        authenticated: bool = True,
+        credentials: Sequence[Header] | None = None,
         half_close: bool = False,
     ) -> Answer:
-        """Sends one HTTP request and returns its answer. `exact` is written as it is, without any added header.
+        """Sends one HTTP request and returns its answer. `exact` is written as it is, without any added header;
+        `credentials` stand in for the target's own.
 
         Raises:
             WireError
         """
         endpoint = self.target.endpoint
         if exact is None:
-            extra = [*headers, *(self.target.credentials if authenticated else ())]
+            extra = [*headers, *(self.target.credentials if credentials is None else credentials)]
             exact = Request(method, path or endpoint.path, standard_headers(endpoint, body, extra), body)
         record: dict[str, object] = {"request": self._curl(exact)}
         self.exchanges.append(record)
@@ -87,8 +88,11 @@ class Client:
         headers: Mapping[str, str | list[str] | None] | None = None,
         path: str | None = None,
         timeout_s: float | None = None,
+        result_schema: bool = True,
     ) -> Reply:
         """Makes one JSON-RPC request in the manner of `era`, with some headers changed, and reads its response.
+
+        Without `result_schema` a result is not judged: for checks in which any result is already the fault.
 
         Raises:
             WireError, Malformed
@@ -99,7 +103,7 @@ class Client:
         if era is Era.HANDSHAKE and self.session_id and method != "initialize":
             sent.append(("Mcp-Session-Id", self.session_id))
         answer = self.send(body, headers=changed(sent, headers or {}), path=path, timeout_s=timeout_s)
-        return read_reply(answer, era, method, identity)
+        return read_reply(answer, era, method, identity, result_schema=result_schema)
 
     def tool(self, era: Era, name: str, arguments: Mapping[str, object], *, timeout_s: float | None = None) -> Reply:
         """Calls a tool in the manner of `era`."""

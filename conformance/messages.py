@@ -121,7 +121,7 @@ def encode(message: object) -> bytes:
     return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def read_reply(answer: Answer, era: Era, method: str, request_id: object) -> Reply:
+def read_reply(answer: Answer, era: Era, method: str, request_id: object, *, result_schema: bool = True) -> Reply:
     """Reads the response to a request out of an answer.
 
     Raises:
@@ -149,7 +149,7 @@ def read_reply(answer: Answer, era: Era, method: str, request_id: object) -> Rep
             response = checked
     if response is not None:
         _check_id(response, request_id)
-        if "result" in response:
+        if "result" in response and result_schema:
             check_result(era, method, response["result"])
     return Reply(answer, response, tuple(notifications))
 

@@ -252,7 +252,7 @@ def _record(item: pytest.Item, call: pytest.CallInfo[None], duration_ms: float) 
     keep = client.exchanges[-8:] if client and status in ("failed", "warning", "error") else []
     redact = client.target.redact if client else str
     return CheckRecord(
-        id=f"{_part(item)}.{item.name.removeprefix('test_')}",
+        id=f"{_part(item)}.{item.path.stem.removeprefix('test_')}.{item.name.removeprefix('test_')}",
         part=_part(item),
         requirements=ids,
         level=level,

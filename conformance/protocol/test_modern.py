@@ -1,11 +1,12 @@
 """Checks of revision 2026-07-28 over HTTP: per-request `_meta`, routing headers, typed errors, cache hints."""
 
 import base64
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conformance.client import Client, Discovery
+from conformance.client import Client, Discovery, initialize_params
 from conformance.finding import NonConformance, expect, expect_error, expect_result, expect_status, requirement
 from conformance.messages import META, Era, changed, encode, modern_meta, read_reply, request_headers, request_message
 
@@ -16,6 +17,8 @@ UNSUPPORTED_VERSION = -32022
 UNKNOWN_TOOL = "no_such_tool"
 # What a platform answers for a function that has no more environments to give.
 THROTTLED = (429, 503)
+LABEL = r"[A-Za-z](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+META_KEY = re.compile(rf"(?:{LABEL}(?:\.{LABEL})*/)?(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)?")
 OPTIONAL_METHODS = {
     "prompts/list": "prompts",
     "resources/list": "resources",
@@ -83,7 +86,9 @@ def test_server_info_in_meta(modern: Client, method: str) -> None:
     ],
 )
 def test_version_header_must_match_meta(modern: Client, header: str, body: str) -> None:
-    reply = modern.call(MODERN, "tools/list", {"_meta": modern_meta(body)}, headers={"MCP-Protocol-Version": header})
+    params = {"_meta": modern_meta(body)}
+    versions: dict[str, str | list[str] | None] = {"MCP-Protocol-Version": header}
+    reply = modern.call(MODERN, "tools/list", params, headers=versions, result_schema=False)
     expect_error(reply, HEADER_MISMATCH, status=(400,))
 
 
@@ -172,8 +177,9 @@ def test_encoded_name_header_is_accepted(modern: Client) -> None:
     # An unknown tool, named the same in header and body, must get past the header comparison and fail as unknown.
     name = "no_such_t\u00f6ol"
     params = {"name": name, "arguments": {}}
-    error = expect_error(modern.call(MODERN, "tools/call", params, headers={"Mcp-Name": sentinel(name)}))
-    expect(error.get("code") != HEADER_MISMATCH, "A correctly encoded Mcp-Name was called a mismatch.", got=error)
+    error = modern.call(MODERN, "tools/call", params, headers={"Mcp-Name": sentinel(name)}).error
+    mismatch = error is not None and error.get("code") == HEADER_MISMATCH
+    expect(not mismatch, "A correctly encoded Mcp-Name was called a mismatch.", got=error)
 
 
 @requirement("T26-22")
@@ -326,6 +332,76 @@ def test_pagination_ends_and_keeps_its_scope(modern: Client) -> None:
         raise NonConformance("tools/list still has a nextCursor after 20 pages.", got=cursor)
     expect(len(names) == len(set(map(str, names))), "A tool is listed twice.", got=names)
     expect(len(scopes) == 1, "Pages differ in cacheScope.", got=sorted(map(str, scopes)))
+
+
+@requirement("T26-09")
+def test_server_makes_no_requests(modern: Client) -> None:
+    """A request on the stream is Malformed wherever it comes; this check only makes sure that somebody looks."""
+    expect_result(modern.call(MODERN, "tools/list"))
+
+
+def codes_seen(client: Client) -> set[int]:
+    """The error codes that a round of faulty requests brings out."""
+    replies = [
+        client.call(MODERN, "unknown/method", {}),
+        client.call(MODERN, "tools/call", {"name": UNKNOWN_TOOL, "arguments": {}}),
+        client.call(MODERN, "tools/list", headers={"Mcp-Method": "other"}, result_schema=False),
+        client.call(MODERN, "tools/list", {"cursor": "no-such-cursor"}),
+        client.call(MODERN, "resources/read", {"uri": "file:///nothing"}, result_schema=False),
+    ]
+    return {reply.error["code"] for reply in replies if reply.error and isinstance(reply.error["code"], int)}
+
+
+@requirement("B26-04")
+def test_error_codes_are_defined(modern: Client) -> None:
+    """Undefined and retired codes are Malformed wherever they come; this check brings errors out on purpose."""
+    expect(codes_seen(modern), "Five faulty requests brought out no error code.", got=[])
+
+
+@requirement("B26-05")
+def test_error_codes_keep_out_of_old_ranges(modern: Client) -> None:
+    standard = {-32700, -32600, -32601, -32602, -32603}
+    for code in codes_seen(modern) - standard:
+        reserved = -32768 <= code <= -32000 and not -32099 <= code <= -32020
+        expect(not reserved, "An error code is in a range reserved for JSON-RPC or earlier revisions.", got=code)
+
+
+@requirement("B26-16")
+def test_meta_keys_are_well_formed(modern: Client) -> None:
+    for method in ("server/discover", "tools/list"):
+        meta = expect_result(modern.call(MODERN, method)).get("_meta")
+        for key in meta if isinstance(meta, dict) else ():
+            expect(META_KEY.fullmatch(key), "A _meta key is not an optional prefix and a name.", got=key)
+            labels = key.partition("/")[0].split(".") if "/" in key else []
+            squats = len(labels) > 1 and labels[1] in ("modelcontextprotocol", "mcp") and not key.startswith(f"{META}/")
+            expect(not squats, "A _meta key uses a prefix that is reserved for the protocol.", got=key)
+
+
+@requirement("B26-17")
+def test_icons_are_https_or_data(modern: Client, discovery: Discovery) -> None:
+    for name, tool in discovery.tools.items():
+        icons = tool.get("icons")
+        for icon in icons if isinstance(icons, list) else ():
+            source = str(icon.get("src", "")) if isinstance(icon, dict) else ""
+            expect(source.startswith(("https:", "data:")), f"An icon of {name} is neither https nor data.", got=icon)
+
+
+@requirement("V26-02")
+def test_server_without_handshake_names_its_versions(modern: Client, discovery: Discovery) -> None:
+    if Era.HANDSHAKE in discovery.eras:
+        pytest.skip("the endpoint serves the handshake too")
+    answer = modern.send(encode(request_message(Era.BARE, "initialize", initialize_params(), 1)))
+    expect(
+        MODERN in answer.body.decode(errors="replace"), "The error names no version to try.", got=str(answer.body[:300])
+    )
+
+
+@requirement("T26-10")
+def test_modern_stream_ends_with_the_response(modern: Client) -> None:
+    answer = modern.call(MODERN, "tools/list", timeout_s=5).answer
+    if answer.media_type != "text/event-stream":
+        pytest.skip("the endpoint answers this era as JSON")
+    expect(answer.complete, "The stream goes on after the response.", got=answer.status)
 
 
 @requirement("B26-13")

@@ -410,6 +410,15 @@ def test_bad_arguments_are_actionable(python: Runner, arguments: dict[str, objec
     expect(wanted in text, "The text does not name the argument.", expected=wanted, got=text)
 
 
+@requirement("M26-03")
+def test_execution_asks_for_no_input(client: Client, era: Era) -> None:
+    if era is not Era.MODERN:
+        pytest.skip("input_required exists since 2026-07-28")
+    result = expect_result(execute(client, era, "1 + 1").reply)
+    asked = result.get("resultType") != "complete" or "inputRequests" in result
+    expect(not asked, "Input was asked for from a client that declared no capability.", got=result)
+
+
 @requirement("TL-15")
 def test_endless_code_times_out_typed(python: Runner, pytestconfig: pytest.Config) -> None:
     if not (pytestconfig.getoption("--full") or python.client.target.profile.slow_checks):

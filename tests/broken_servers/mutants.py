@@ -93,7 +93,16 @@ PROTOCOL: dict[str, str] = {
     "big-body-is-500": "oversized_body_is_refused_not_crashed",
     "cursor-ignored": "invalid_cursor_is_invalid_params",
     "content-type-unchecked": "wrong_content_type_is_refused",
-    "progress-unasked": "only_own_progress_is_streamed",
+    "progress-unasked": "only_own_notifications_are_streamed",
+    "modern-log-unasked": "only_own_notifications_are_streamed",
+    "modern-stream-never-ends": "modern_stream_ends_with_the_response",
+    "server-asks": "server_makes_no_requests",
+    "undefined-error-code": "error_codes_are_defined",
+    "old-range-error-code": "error_codes_keep_out_of_old_ranges",
+    "meta-key-malformed": "meta_keys_are_well_formed",
+    "meta-prefix-squatted": "meta_keys_are_well_formed",
+    "icon-over-http": "icons_are_https_or_data",
+    "modern-alone-untold": "server_without_handshake_names_its_versions",
     "jsonrpc-missing": "absent_origin_is_served",
     "result-and-error": "absent_origin_is_served",
 }
@@ -127,6 +136,14 @@ TOOLS: dict[str, str] = {
     "usage-made-up": "usage_is_measured",
     "bad-arguments-not-flagged": "bad_arguments_are_actionable",
     "content-missing": "original_keys_are_present",
+    "input-asked": "execution_asks_for_no_input",
+}
+
+# The faults about credentials, on which the run is given the right key.
+KEYS: dict[str, str] = {
+    "key-optional": "other_credentials_are_refused",
+    "any-key": "other_credentials_are_refused",
+    "key-by-prefix": "other_credentials_are_refused",
 }
 
 # Checks without a mutant, each with the reason; a test keeps this list honest.

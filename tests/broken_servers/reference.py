@@ -137,6 +137,10 @@ def _error(call: Call, refusal: Refusal) -> dict[str, Any] | None:
         error["code"] = str(refusal.code)
     if call.fault == "error-without-message":
         del error["message"]
+    if call.fault == "undefined-error-code":
+        error["code"] = -32077
+    if call.fault == "old-range-error-code":
+        error["code"] = -32001
     if call.fault == "retired-error-code":
         error["code"] = -32002
     request_id = 999 if call.fault == "error-loses-the-id" else call.request_id
@@ -154,12 +158,20 @@ async def _reply(call: Call, send: Send, status: int, payload: Any) -> None:
         text = json.dumps(payload, ensure_ascii=False)
     encoded = text.encode("latin-1", "replace") if call.fault == "latin-1-body" else text.encode()
     streams = call.era == "handshake" and status == 200
+    streams |= call.fault in ("server-asks", "modern-log-unasked", "modern-stream-never-ends") and status == 200
     if streams or (call.fault == "buffered-stream" and status == 200):
         data = b"event: message\ndata: " + encoded + b"\n\n"
         if call.fault == "progress-unasked":
             note = json.dumps({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}})
             data = b"event: message\ndata: " + note.encode() + b"\n\n" + data
-        open_end = call.fault == "stream-never-ends" and call.message.get("method") == "ping"
+        if call.fault == "modern-log-unasked" and call.era == "modern":
+            note = json.dumps({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+            data = b"data: " + note.encode() + b"\n\n" + data
+        if call.fault == "server-asks" and call.message.get("method") == "tools/list":
+            ask = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "roots/list"})
+            data = b"data: " + ask.encode() + b"\n\n" + data
+        endless = {"stream-never-ends": ("handshake", "ping"), "modern-stream-never-ends": ("modern", "tools/list")}
+        open_end = endless.get(call.fault) == (call.era, call.message.get("method"))
         await _send(send, status, data, [(b"content-type", b"text/event-stream"), *extra], open_end=open_end)
         return
     wrong = call.fault == "wrong-content-type" and b'"inputSchema"' in encoded
@@ -199,7 +211,19 @@ def _answer(call: Call) -> tuple[int, Any]:
     return 200, _envelope(call, result)
 
 
+KEY = "the-right-key"
+
+
 def _check_http(call: Call) -> None:
+    key = call.header("x-api-key")
+    right = {
+        "keyed": key == KEY,
+        "key-optional": key in (None, KEY),
+        "any-key": key is not None,
+        "key-by-prefix": key is not None and (KEY.startswith(key) or key.startswith(KEY)),
+    }
+    if not right.get(call.fault, True):
+        raise Refusal(403)
     if call.fault == "session-minted":
         call.extra_headers.append((b"mcp-session-id", b"minted"))
     if call.fault == "session-id-with-space":
@@ -375,6 +399,8 @@ def _dispatch(call: Call, method: str, params: dict[str, Any]) -> Any:
     if modern and method == "server/discover":
         versions = ["2025-11-25"] if call.fault == "discover-hides-version" else [MODERN, HANDSHAKE[0]]
         return {"supportedVersions": versions, "capabilities": _capabilities(call), "instructions": "Runs Python."}
+    if call.fault == "modern-alone-untold" and not modern:
+        raise Refusal(400, -32601, "Not here")
     if not modern and method == "initialize":
         return _initialize(call, params)
     if not modern and method == "ping":
@@ -416,6 +442,8 @@ def _list_tools(call: Call, params: dict[str, Any]) -> dict[str, Any]:
         tools.append({"name": "a tool!", "inputSchema": {"type": "object"}})
     if call.fault == "tool-listed-twice":
         tools.append(tools[0])
+    if call.fault == "icon-over-http":
+        tools[0]["icons"] = [{"src": "http://example.com/icon.png"}]
     if call.fault == "schema-invalid":
         tools[0]["inputSchema"]["properties"]["code"]["type"] = "text"
     if call.fault == "schema-not-object":
@@ -452,6 +480,12 @@ def _modern_result(call: Call, method: str, result: dict[str, Any]) -> dict[str,
         result |= {"ttlMs": ttl, "cacheScope": "shared" if call.fault == "scope-unknown" else "public"}
     if call.fault != "server-info-untold":
         result["_meta"] = {f"{META}/serverInfo": SERVER_INFO}
+        if call.fault == "meta-key-malformed":
+            result["_meta"]["two words"] = 1
+        if call.fault == "meta-prefix-squatted":
+            result["_meta"]["com.mcp/mine"] = 1
+    if call.fault == "input-asked" and method == "tools/call":
+        result |= {"resultType": "input_required", "inputRequests": {}}
     return result
 
 

@@ -53,11 +53,26 @@ def test_check_fails_on_its_mutant(reference: str, tmp_path: Path, part: str, fa
     assert "error" not in judged, [record["message"] for record in records if record["status"] == "error"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [pytest.param("keyed", 0, id="keyed"), *(pytest.param(key, 1, id=key) for key in mutants.KEYS)],
+)
+def test_credentials(
+    reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, expected: int
+) -> None:
+    monkeypatch.setenv("MCP_API_KEY", "the-right-key")
+    code, records = checks_of(f"{reference}/{fault}/mcp/", "protocol", "other_credentials_are_refused", tmp_path)
+    assert code == expected
+    assert len(records) == 5
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_correct_server_passes_every_check(reference: str, tmp_path: Path, part: str) -> None:
     code = run([f"{reference}/correct/mcp/", "--only", part, "--strict", "--json", "--out", str(tmp_path)])
     report = json.loads((tmp_path / "report.json").read_text())
     assert [check["message"] for check in report["checks"] if check["status"] not in ("passed", "skipped")] == []
+    ids = [check["id"] for check in report["checks"]]
+    assert len(ids) == len(set(ids))
     assert code == 0
 
 
@@ -69,6 +84,6 @@ def test_every_check_has_a_mutant_or_a_reason(pytestconfig: pytest.Config) -> No
         for name in checks
         if ".security." not in name
     }
-    covered = {*mutants.PROTOCOL.values(), *mutants.TOOLS.values()}
+    covered = {*mutants.PROTOCOL.values(), *mutants.TOOLS.values(), *mutants.KEYS.values()}
     assert names - covered == set(mutants.WITHOUT_MUTANT)
     assert covered <= names

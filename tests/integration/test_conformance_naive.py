@@ -50,7 +50,7 @@ LEAKED = {
 }
 # What a machine without a resolver, IPv6, /dev/shm, root or cffi keeps from working by itself.
 DEPENDS_ON_THE_MACHINE = {
-    f"security.program[{name}]"
+    f"security.corpus.program[{name}]"
     for name in (
         "network-dns-lookup",
         "network-raw-ipv6",
