@@ -3,6 +3,7 @@
 The parent never imports gevent. It leaves the verdict to the reports, which are made from the files left behind.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -78,16 +79,13 @@ def _free_port() -> int:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> bool:
-    """Waits for Locust; a first Ctrl-C or SIGTERM asks it to stop and close its books, a second one kills it."""
+    """Waits for Locust; a first Ctrl-C or SIGTERM asks it to close its books, a second one kills it."""
     asked = 0
 
     def ask(signum: int, frame: object) -> None:
         nonlocal asked
         asked += 1
-        if asked == 1:
-            process.send_signal(signal.SIGINT)
-        else:
-            process.kill()
+        _signal_all(process, signal.SIGTERM if asked == 1 else signal.SIGKILL)
 
     previous = {signum: signal.signal(signum, ask) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -96,11 +94,18 @@ def _wait(process: subprocess.Popen[bytes]) -> bool:
                 process.wait(timeout=KILL_AFTER_S if asked else 0.5)
             except subprocess.TimeoutExpired:
                 if asked:
-                    process.kill()
+                    _signal_all(process, signal.SIGKILL)
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
     return asked > 0
+
+
+def _signal_all(process: subprocess.Popen[bytes], signum: int) -> None:
+    """Signals Locust and its workers, which share the session started for them: a master that is interrupted alone
+    leaves its workers behind."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signum)
 
 
 def _mark_interrupted(out: Path) -> None:

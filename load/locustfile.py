@@ -146,7 +146,7 @@ class Drive:
         if left_s > 0:
             gevent.sleep(left_s)
 
-    def finish(self, ended: Literal["complete", "stopped", "aborted"]) -> None:
+    def finish(self, ended: Literal["complete", "stopped", "aborted", "interrupted"]) -> None:
         """Writes a row for everything still open and the final run record. Safe to call twice."""
         if self.finished:
             return
@@ -465,7 +465,8 @@ def _end(environment: Environment, **_: Any) -> None:
     global _drive
     options = environment.parsed_options
     if _drive is not None:
-        _drive.finish("stopped")
+        # A run that ends by itself, or by -t, has closed its books in test_stop already: this one was asked to end.
+        _drive.finish("interrupted")
     if options is None or isinstance(environment.runner, WorkerRunner):
         return
     if options.raw_only:

@@ -190,6 +190,40 @@ def test_ctrl_c_keeps_the_rows(serve: Callable[..., str], tmp_path: Path, signum
     assert json.loads((out / "summary.json").read_text(encoding="utf-8"))["verdict"] == "interrupted"
 
 
+def test_ctrl_c_ends_the_workers_too(serve: Callable[..., str], tmp_path: Path) -> None:
+    """A Locust master that is interrupted alone leaves its workers sending."""
+    out = tmp_path / "out"
+    plan = profile(tmp_path, stages=[{"kind": "constant", "rate_per_s": 20, "duration_s": 60}])
+    command = [sys.executable, "-m", "load", "run", str(plan), serve(), "--out", str(out), "--workers", "2"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    files = [out / "requests-w0.jsonl", out / "requests-w1.jsonl"]
+    _wait_for(lambda: all(file.exists() and file.stat().st_size for file in files))
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert [run.ended for run in read_runs(out)] == ["interrupted"] * 3
+    assert not _processes_naming(str(out))
+
+
+def _wait_for(condition: Callable[[], bool], limit_s: float = 60) -> None:
+    until = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < until, "it never came to that"
+        select.select([], [], [], 0.1)
+
+
+def _processes_naming(text: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if text in line:
+            found.append(line)
+    return found
+
+
 def test_a_dead_url_is_unreachable(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
