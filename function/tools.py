@@ -5,14 +5,18 @@ Nothing here knows HTTP. `build_server` gives the `Server` that every transport 
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
+import mimetypes
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
+from urllib.parse import quote
 
+import anyio.from_thread
 import anyio.to_thread
 import jsonschema
 import mcp_types as types
@@ -23,8 +27,10 @@ from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel, ConfigDict, Field
 
 from interpreter.confinement import Limits
-from interpreter.engine import Completed, Interpreter
+from interpreter.engine import Interpreter
 from interpreter.execution import Execution
+from interpreter.files import MAX_FILES_IN, Returned
+from interpreter.outcome import Completed, Rich
 from interpreter.packages import MAX_REQUIREMENTS, preinstalled
 from request import current_request
 from telemetry import record_call, record_execution
@@ -32,6 +38,7 @@ from telemetry import record_call, record_execution
 NAME = "lambda-code-interpreter"
 VERSION = "0.1.0"
 MAX_CODE_BYTES = 1 << 20
+MAX_PROGRESS_CHARACTERS = 1000  # of one line
 log = logging.getLogger("interpreter")
 
 INSTRUCTIONS = (
@@ -43,6 +50,12 @@ INSTRUCTIONS = (
 
 class Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class Base64(Model):
+    """Bytes of a file."""
+
+    base64: str
 
 
 class ExecutePython(Model):
@@ -57,6 +70,17 @@ class ExecutePython(Model):
         default_factory=list,
         max_length=MAX_REQUIREMENTS,
         description="Packages to install first, e.g. ['humanize==4.9.0']. Names with optional versions; wheels only.",
+    )
+
+    files: dict[str, str | Base64] = Field(
+        default_factory=dict,
+        max_length=MAX_FILES_IN,
+        description="Files to lay beside the code, by relative name: a text, or {'base64': ...} for bytes.",
+    )
+    return_files: list[str] = Field(
+        default_factory=list,
+        max_length=MAX_FILES_IN,
+        description="Names of files written by the code whose contents shall come back as embedded resources.",
     )
 
 
@@ -153,21 +177,24 @@ class Tools:
             self._interpreter = self._make()
         return self._interpreter
 
-    async def call(self, name: str, arguments: dict[str, Any]) -> types.CallToolResult:
-        """Validate, run and record one call. Never raises: whatever happens is a result the caller can read."""
-        result = await self._call(name, arguments)
+    async def call(self, name: str, arguments: dict[str, Any], report: Report | None = None) -> types.CallToolResult:
+        """Validate, run and record one call. Never raises: whatever happens is a result the caller can read.
+
+        `report` takes progress, where the caller asked for it and the transport can carry it.
+        """
+        result = await self._call(name, arguments, report)
         request = current_request()
         if request and (name != "execute_python" or result.structured_content is None):
             record_call(request, name, "error" if result.is_error else "ok")
         return result
 
-    async def _call(self, name: str, arguments: dict[str, Any]) -> types.CallToolResult:
+    async def _call(self, name: str, arguments: dict[str, Any], report: Report | None) -> types.CallToolResult:
         problem = argument_problem(name, arguments)
         if problem is not None:
             return types.CallToolResult(content=[types.TextContent(type="text", text=problem)], is_error=True)
         try:
             if name == "execute_python":
-                return await self.execute_python(ExecutePython.model_validate(arguments))
+                return await self.execute_python(ExecutePython.model_validate(arguments), report)
             if name == "list_preinstalled_packages":
                 return result_of(await anyio.to_thread.run_sync(package_list))
             return result_of(await anyio.to_thread.run_sync(environment_info, self.interpreter))
@@ -177,24 +204,65 @@ class Tools:
             text = "The interpreter failed on its own account, not through the code. Try the call again."
             return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=True)
 
-    async def execute_python(self, arguments: ExecutePython) -> types.CallToolResult:
+    async def execute_python(self, arguments: ExecutePython, report: Report | None) -> types.CallToolResult:
         request = current_request()
-        deadline_s = request.seconds_left() if request else None
         interpreter = self.interpreter
         completed: Completed = await anyio.to_thread.run_sync(
-            lambda: interpreter.run(arguments.code, arguments.requirements, deadline_s=deadline_s)
+            lambda: interpreter.run(
+                arguments.code,
+                arguments.requirements,
+                files=arguments.model_dump(include={"files"})["files"],
+                return_files=arguments.return_files,
+                deadline_s=request.seconds_left() if request else None,
+                on_stdout=None if report is None else progress_of_lines(report),
+            )
         )
         execution = completed.execution
         if request:
             request.timings["install"] = execution.usage.install_ms
             request.timings["exec"] = execution.usage.wall_ms
             record_execution(request, arguments.code, arguments.requirements, execution)
-        images = [
-            types.ImageContent(type="image", data=image.data, mime_type=image.mime_type) for image in completed.images
-        ]
         result = result_of(execution, is_error=not execution.success)
-        result.content.extend(images)
+        result.content.extend(rich_block(number, rich) for number, rich in enumerate(completed.rich))
+        result.content.extend(file_block(file) for file in completed.files)
         return result
+
+
+Report = Callable[..., Coroutine[Any, Any, None]]  # (progress, total, message), as ServerSession.report_progress
+
+
+def progress_of_lines(report: Report) -> Callable[[str], None]:
+    """A receiver of printed text that reports each whole line, numbered from 1, from the interpreter's thread."""
+    pending, number = "", 0
+
+    def on_stdout(text: str) -> None:
+        nonlocal pending, number
+        *lines, pending = (pending + text).split("\n")
+        for line in lines:
+            number += 1
+            anyio.from_thread.run(report, float(number), None, line[:MAX_PROGRESS_CHARACTERS])
+
+    return on_stdout
+
+
+def rich_block(number: int, rich: Rich) -> types.ContentBlock:
+    """An image block for what clients show as an image, else an embedded resource."""
+    if rich.mime_type in ("image/png", "image/jpeg"):
+        return types.ImageContent(type="image", data=base64.b64encode(rich.data).decode(), mime_type=rich.mime_type)
+    text = rich.data.decode("utf-8", "replace")
+    contents = types.TextResourceContents(uri=f"output:///{number}", mime_type=rich.mime_type, text=text)
+    return types.EmbeddedResource(resource=contents)
+
+
+def file_block(file: Returned) -> types.EmbeddedResource:
+    mime_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    uri = f"file:///{quote(file.name)}"
+    try:
+        text = file.data.decode("utf-8")
+    except UnicodeDecodeError:
+        blob = base64.b64encode(file.data).decode()
+        return types.EmbeddedResource(resource=types.BlobResourceContents(uri=uri, mime_type=mime_type, blob=blob))
+    return types.EmbeddedResource(resource=types.TextResourceContents(uri=uri, mime_type=mime_type, text=text))
 
 
 def argument_problem(name: str, arguments: dict[str, Any]) -> str | None:
@@ -260,11 +328,13 @@ def build_server(tools: Tools) -> Server[Any]:
         return types.ListToolsResult(tools=tool_list())
 
     async def call_tool(
-        _context: ServerRequestContext[Any, Any], params: types.CallToolRequestParams
+        context: ServerRequestContext[Any, Any], params: types.CallToolRequestParams
     ) -> types.CallToolResult:
         if params.name not in ARGUMENTS:
             raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}")
-        return await tools.call(params.name, params.arguments or {})
+        asked = "progressToken" in ((context.params or {}).get("_meta") or {})
+        report = context.session.report_progress if asked else None
+        return await tools.call(params.name, params.arguments or {}, report)
 
     server = Server(
         NAME,

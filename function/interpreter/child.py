@@ -130,7 +130,7 @@ def _execute(code: str, violations: list[str]) -> dict[str, Any]:
     namespace = main.__dict__
 
     truncated: list[str] = []
-    images: list[dict[str, Any]] = []
+    rich: list[dict[str, Any]] = []
     error: dict[str, Any] | None = None
     result = NO_RESULT
     try:
@@ -142,11 +142,13 @@ def _execute(code: str, violations: list[str]) -> dict[str, Any]:
             result, cut = outputs.cut(outputs.describe(value), outputs.MAX_TEXT_BYTES)
             if cut:
                 truncated.append("result")
+            rich += outputs.rich_forms(value)
     except BaseException as caught:
         error = _describe_error(caught)
         result = _one_line(error)
     try:
-        images, cut = outputs.figures()
+        figures, cut = outputs.figures(outputs.MAX_RICH_BYTES - sum(len(one["data"]) for one in rich) * 3 // 4)
+        rich += figures
         if cut:
             truncated.append("outputs")
     except BaseException as caught:
@@ -162,7 +164,7 @@ def _execute(code: str, violations: list[str]) -> dict[str, Any]:
         "error": error,
         "warnings": collected.text,
         "violations": violations,
-        "outputs": images,
+        "outputs": rich,
         "truncated": truncated,
     }
 

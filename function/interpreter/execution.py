@@ -48,6 +48,13 @@ class Output(Model):
     height: int | None = None
 
 
+class File(Model):
+    """A file the run left in its directory, which is emptied after the call."""
+
+    name: str
+    bytes: int
+
+
 class Usage(Model):
     wall_ms: float = Field(description="Wall clock of the run, from fork to the last byte read")
     cpu_ms: float = Field(description="User and system time of the run's process and the children it waited for")
@@ -71,6 +78,7 @@ class Execution(Model):
         default_factory=list, description="Operations that were refused, also those that the code caught"
     )
     outputs: list[Output] = Field(default_factory=list)
+    files: list[File] = Field(default_factory=list, description="Files written; ask for contents with return_files")
     truncated: list[str] = Field(default_factory=list, description="Fields cut at a byte cap: stdout, result, ...")
     usage: Usage
 
@@ -78,7 +86,7 @@ class Execution(Model):
 class ChildOutput(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    mime_type: Literal["image/png"]
+    mime_type: Literal["image/png", "image/jpeg", "image/svg+xml", "text/html"]
     data: str = Field(description="base64")
     width: int | None
     height: int | None

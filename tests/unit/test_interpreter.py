@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from interpreter.confinement import Limits, own_tasks
-from interpreter.engine import Completed, Interpreter
+from interpreter.engine import Interpreter
 from interpreter.execution import Execution
+from interpreter.files import collect, left
+from interpreter.outputs import figures
 
 Run = Callable[..., Execution]
 
@@ -152,13 +155,123 @@ def test_warnings_are_told_apart_from_stderr(run: Run) -> None:
 
 def test_figures_come_back_as_png(interpreter: Interpreter) -> None:
     code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.figure()\nplt.plot([2, 1])\nplt.show()"
-    completed: Completed = interpreter.run(code)
+    completed = interpreter.run(code)
     assert completed.execution.warnings == ""
-    assert [image.mime_type for image in completed.images] == ["image/png"] * 2
-    data = base64.b64decode(completed.images[0].data)
+    assert [rich.mime_type for rich in completed.rich] == ["image/png"] * 2
+    data = completed.rich[0].data
     assert data.startswith(b"\x89PNG")
     output = completed.execution.outputs[0]
     assert (output.bytes, output.width, output.height) == (len(data), 640, 480)
+
+
+def test_a_large_figure_is_drawn_smaller_rather_than_dropped() -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    for _ in range(2):
+        pyplot.figure(figsize=(6, 6))
+        pyplot.imshow([[(x * y) % 251 for x in range(300)] for y in range(300)])
+    whole, _ = figures(budget=10 << 20)
+    fitted, dropped = figures(budget=100_000)
+    pyplot.close("all")
+    assert (len(whole), len(fitted), dropped) == (2, 2, False)
+    assert sum(len(one["data"]) for one in fitted) * 3 / 4 <= 100_000 < sum(len(one["data"]) for one in whole) * 3 / 4
+    assert 100 < fitted[0]["width"] < whole[0]["width"]
+
+
+@pytest.mark.parametrize(
+    ("code", "mime_type", "starts"),
+    [
+        pytest.param(
+            "import pandas as pd\npd.DataFrame({'a': range(1000)})", "text/html", b"<table", id="table-as-html"
+        ),
+        pytest.param("from PIL import Image\nImage.new('RGB', (4, 3), 'red')", "image/png", b"\x89PNG", id="pil-image"),
+        pytest.param("class S:\n    def _repr_svg_(self): return '<svg/>'\nS()", "image/svg+xml", b"<svg", id="svg"),
+        pytest.param(
+            "from matplotlib.figure import Figure\nf = Figure()\nf.subplots().plot([1])\nf",
+            "image/png",
+            b"\x89PNG",
+            id="figure-without-pyplot",
+        ),
+    ],
+)
+def test_a_last_value_comes_back_in_its_richest_form(
+    interpreter: Interpreter, code: str, mime_type: str, starts: bytes
+) -> None:
+    completed = interpreter.run(code)
+    assert completed.execution.success, completed.execution
+    assert [(rich.mime_type, rich.data[: len(starts)]) for rich in completed.rich] == [(mime_type, starts)]
+
+
+def test_a_table_is_a_bounded_text(run: Run) -> None:
+    result = run("import pandas as pd\npd.DataFrame({f'c{n}': range(100_000) for n in range(50)})").result
+    assert len(result) < 20_000
+    assert "99999" in result
+    assert "..." in result
+
+
+def test_files_go_in_and_come_out(interpreter: Interpreter) -> None:
+    code = """import pandas as pd
+pd.read_csv('data/in.csv').sum().to_json('out.json')
+open('raw.bin', 'wb').write(open('given.bin', 'rb').read() * 2)"""
+    files = {"data/in.csv": "a,b\n1,2\n3,4\n", "given.bin": {"base64": "AP8="}}
+    completed = interpreter.run(code, files=files, return_files=["out.json", "raw.bin"])
+    assert [(file.name, file.bytes) for file in completed.execution.files] == [("out.json", 13), ("raw.bin", 4)]
+    assert [file.data for file in completed.files] == [b'{"a":4,"b":6}', b"\x00\xff\x00\xff"]
+
+
+@pytest.mark.parametrize(
+    ("leave", "name"),
+    [
+        pytest.param("import os\nos.mkfifo('x')", "x", id="fifo"),
+        pytest.param("import os\nos.mkdir('x')", "x", id="directory"),
+        pytest.param("", "x", id="absent"),
+        pytest.param("", "../secret", id="outside"),
+        pytest.param("", "/etc/passwd", id="absolute"),
+        pytest.param("open('x', 'wb').write(bytes(3 << 20))", "x", id="too-large"),
+    ],
+)
+def test_what_is_no_file_of_the_run_is_not_returned(interpreter: Interpreter, leave: str, name: str) -> None:
+    completed = interpreter.run(leave, return_files=[name])
+    assert completed.files == []
+    assert completed.execution.warnings.startswith("return_files: file")
+
+
+def test_a_symlink_made_past_the_audit_layer_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    run_dir = tmp_path / "run"
+    (run_dir / "d").mkdir(parents=True)
+    (run_dir / "link").symlink_to(tmp_path / "secret")
+    (run_dir / "up").symlink_to(tmp_path)
+    assert left(str(run_dir), {}) == ([], False)
+    assert collect(str(run_dir), ["link", "up/secret"])[0] == []
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        pytest.param({"../x": "a"}, "relative path", id="outside"),
+        pytest.param({"/x": "a"}, "relative path", id="absolute"),
+        pytest.param({"": "a"}, "relative path", id="empty"),
+        pytest.param({"x": {"base64": "!"}}, "cannot be decoded", id="bad-base64"),
+        pytest.param({"x": "a", "x/y": "b"}, "directory of another", id="file-as-directory"),
+        pytest.param({str(n): "" for n in range(21)}, "at most 20", id="too-many"),
+        pytest.param({"x": "a" * (4 << 20)}, "at most", id="too-large"),
+    ],
+)
+def test_files_that_cannot_be_taken(run: Run, files: dict[str, Any], says: str) -> None:
+    execution = run("1", files=files)
+    assert execution.error is not None
+    assert execution.error.name == "FileError"
+    assert says in execution.error.message
+
+
+def test_text_is_told_as_it_is_printed(interpreter: Interpreter) -> None:
+    told: list[str] = []
+    interpreter.run("print('ä')\nprint('b' * 100_000)", on_stdout=told.append)
+    assert "".join(told) == "ä\n" + "b" * (8192 - 3), "up to the cap of stdout"
 
 
 @pytest.mark.parametrize(

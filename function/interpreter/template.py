@@ -1,0 +1,119 @@
+"""Starting template processes (`zygote`), and what they and the code may see of this machine.
+
+A template is exec'd with a clean environment. It is not forked from this process, whose memory holds more than the
+code may know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class TemplateLost(Exception):
+    """The template process died before it took the request; a new one takes its place."""
+
+
+class Template:
+    """A running template process (`zygote`) and the socket it takes requests on."""
+
+    def __init__(self, preload: Sequence[str], matplotlib: Path) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        config = {"root": str(ROOT), "sys_path": template_path(), "preload": tuple(preload)}
+        with theirs:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-I",
+                    str(ROOT / "interpreter" / "zygote.py"),
+                    str(theirs.fileno()),
+                    json.dumps(config),
+                ],
+                env=template_environment(matplotlib),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+            )
+        self.socket = ours
+
+    def fork(self, fds: list[int]) -> None:
+        try:
+            socket.send_fds(self.socket, [b"!"], fds)
+        except OSError as error:
+            raise TemplateLost(str(error)) from error
+
+    def close(self) -> None:
+        self.socket.close()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+
+
+def template_path() -> list[str]:
+    """sys.path of the templates: ours without the directory of the function's own code."""
+    own = {str(ROOT), os.getcwd(), ""}
+    return [entry for entry in sys.path if entry not in own]
+
+
+def template_environment(matplotlib: Path) -> dict[str, str]:
+    """The whole environment of the templates, and so of the code: nothing of the handler's but what Python needs."""
+    kept = ("LD_LIBRARY_PATH", "PYTHONHOME", "TZ", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": str(matplotlib),
+        "OPENBLAS_NUM_THREADS": "1",  # a template must be free of threads when it forks
+        "MALLOC_ARENA_MAX": "2",  # each arena reserves 64 MB of address space, which RLIMIT_AS counts
+    }
+
+
+def readable_directories(matplotlib: Path) -> tuple[str, ...]:
+    """What any program needs to read: Python, its libraries, time zones, fonts, and facts about the machine."""
+    paths = sysconfig.get_paths()
+    libraries = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")} | set(template_path())
+    system = (
+        "/lib",
+        "/lib64",
+        "/usr/lib",
+        "/usr/lib64",
+        "/etc/ld.so.cache",
+        "/usr/share/zoneinfo",
+        "/usr/share/fonts",
+        "/etc/localtime",
+        "/etc/mime.types",
+        "/etc/fonts",
+        "/etc/ssl/certs",
+        "/dev/null",
+        "/dev/zero",
+        "/dev/urandom",
+        "/dev/random",
+        "/proc/cpuinfo",
+        "/proc/meminfo",
+        "/proc/stat",
+        "/proc/self/status",
+        "/proc/self/statm",
+        "/proc/self/stat",
+        "/sys/fs/cgroup",
+        "/sys/devices/system/cpu",
+    )
+    loader = tuple(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")))
+    venv = (sys.prefix + "/lib", sys.base_prefix + "/lib", sys.prefix + "/pyvenv.cfg")
+    return tuple(sorted({*libraries, *loader, *venv, *system, str(matplotlib)}))
+
+
+def shipped_font_lists() -> list[Path]:
+    """The font lists that `sam/dependencies/fontcache.py` left in matplotlib's data, found without importing it."""
+    spec = importlib.util.find_spec("matplotlib")
+    return list(Path(spec.origin).parent.glob("mpl-data/fontlist-*.json")) if spec and spec.origin else []
