@@ -99,6 +99,12 @@ def iam_client(account: Account) -> Any:
         return _session(account).client("iam", endpoint_url=account.endpoint_url)
 
 
+def s3_client(account: Account) -> Any:
+    """An S3 client, for reading payloads."""
+    with aws_sentences(account):
+        return _session(account).client("s3", endpoint_url=account.endpoint_url)
+
+
 def _session(account: Account) -> boto3.Session:
     session = boto3.Session(profile_name=account.profile, region_name=account.region)
     if account.is_local and session.get_credentials() is None:
@@ -141,7 +147,7 @@ def _client_sentence(problem: botocore.exceptions.ClientError, where: str) -> Op
         return Unreachable(f"{where} refused our credentials for {operation} ({code}: {message}); check AWS_PROFILE.")
     if code in THROTTLED:
         return Unreachable(f"{where} kept throttling {operation}; try again later or with a shorter --since.")
-    if code == "ResourceNotFoundException":
+    if code in {"ResourceNotFoundException", "NoSuchKey", "NoSuchBucket"}:
         return UsageError(
             f"{where} knows no such thing ({operation}: {message}); check --group, --function and the region."
         )

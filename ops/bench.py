@@ -61,13 +61,22 @@ class Bench:
     client: "LambdaClient"
     name: str
     sleep: Callable[[float], None] = time.sleep
+    description: str = ""
     _memory_mb: int | None = field(default=None, init=False)
+    _renewals: int = field(default=0, init=False)
 
     def set_memory(self, memory_mb: int) -> None:
         """Gives the function `memory_mb` MB, which makes its next environment a new one, and waits until it has it."""
         self.client.update_function_configuration(FunctionName=self.name, MemorySize=memory_mb)
         wait_until_updated(self.client, self.name, self.sleep)
         self._memory_mb = memory_mb
+
+    def renew(self) -> None:
+        """Makes the function's next environment a new one, by a change of configuration that changes nothing."""
+        self._renewals += 1
+        description = f"{self.description} (tuning {self._renewals})".strip()
+        self.client.update_function_configuration(FunctionName=self.name, Description=description[-256:])
+        wait_until_updated(self.client, self.name, self.sleep)
 
     def shoot(self, payload: Payload) -> Shot:
         """One invocation. Raises OpsError when its REPORT does not come back with it."""
@@ -150,29 +159,45 @@ def cpu_ms_of(body: bytes) -> float | None:
     return float(cpu) if isinstance(cpu, int | float) else None
 
 
-def measure(
-    bench: Bench, memory_mb: int, payloads: Sequence[Payload], allowed: Sequence[str] = (), most: int = MOST
-) -> Iterator[Shot]:
-    """Shots at one size: one cold, then warm ones until the mean is known well enough, or `most` were made.
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one size is measured: at most `most` counted shots, `pause_s` between them, failures `allowed` by name.
+
+    With `only_cold` every shot gets a new environment, and those are what is counted; else the warm ones are.
+    """
+
+    most: int = MOST
+    pause_s: float = 0.0
+    allowed: tuple[str, ...] = ()
+    only_cold: bool = False
+
+
+def measure(bench: Bench, memory_mb: int, payloads: Sequence[Payload], how: Sampling | None = None) -> Iterator[Shot]:
+    """Shots at one size: a cold one, then counted ones until their mean is known well enough, or the most were made.
 
     Payloads take turns by their weights. Ends early at the first lack of memory or timeout: the size is too small.
-    Raises UsageError for any other failure that `allowed` does not name: there is nothing to tune in broken calls.
+    Raises UsageError for any other failure that is not allowed: there is nothing to tune in broken calls.
     """
+    how = how or Sampling()
     bench.set_memory(memory_mb)
-    warm: list[float] = []
+    counted: list[float] = []
     for made, payload in enumerate(turns(payloads), start=1):
+        if made > 1 and how.pause_s:
+            bench.sleep(how.pause_s)
+        if made > 1 and how.only_cold:
+            bench.renew()
         shot = bench.shoot(payload)
         yield shot
         if shot.failure in {"oom", "timeout"}:
             return
-        if shot.failure and not any(name in shot.failure for name in allowed):
+        if shot.failure and not any(name in shot.failure for name in how.allowed):
             raise UsageError(
                 f"The payload {payload.name!r} fails at {memory_mb} MB ({shot.failure}); mend it or give --allow-error."
             )
-        if shot.init_ms is None:
-            warm.append(shot.duration_ms)
-        whole_rounds = len(warm) >= max(FEWEST, len(payloads))
-        if made >= most + 1 or (whole_rounds and precision(warm) <= PRECISE):
+        if how.only_cold or shot.init_ms is None:
+            counted.append(shot.duration_ms + (shot.init_ms or 0.0))
+        enough = len(counted) >= max(FEWEST, len(payloads)) and precision(counted) <= PRECISE
+        if enough or made > how.most:
             return
 
 
@@ -210,14 +235,17 @@ def wait_until_updated(client: "LambdaClient", name: str, sleep: Callable[[float
 @contextmanager
 def in_place(client: "LambdaClient", name: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[Bench]:
     """The function itself; its memory is restored at the end, whatever happens."""
-    before = client.get_function_configuration(FunctionName=name)["MemorySize"]
-    bench = Bench(client, name, sleep)
+    config = client.get_function_configuration(FunctionName=name)
+    before, description = config["MemorySize"], config.get("Description", "")
+    bench = Bench(client, name, sleep, description)
     try:
         yield bench
     finally:
         wait_until_updated(client, name, sleep)
-        if client.get_function_configuration(FunctionName=name)["MemorySize"] != before:
-            bench.set_memory(before)
+        now = client.get_function_configuration(FunctionName=name)
+        if (now["MemorySize"], now.get("Description", "")) != (before, description):
+            client.update_function_configuration(FunctionName=name, MemorySize=before, Description=description)
+            wait_until_updated(client, name, sleep)
 
 
 @contextmanager
@@ -247,16 +275,17 @@ def copied(
     if log_format := config.get("LoggingConfig", {}).get("LogFormat"):
         # The same group as the original's role may write to; the copy's lines are told apart by its stream names.
         wanted["LoggingConfig"] = {"LogFormat": log_format, "LogGroup": config["LoggingConfig"]["LogGroup"]}
+    description = f"Temporary copy of {name} for tuning; safe to delete"
     try:
         client.create_function(
             FunctionName=copy_name,
             Code={"ZipFile": code},
             MemorySize=config["MemorySize"],
-            Description=f"Temporary copy of {name} for tuning; safe to delete",
+            Description=description,
             **wanted,
         )
         wait_until_updated(client, copy_name, sleep)
-        yield Bench(client, copy_name, sleep)
+        yield Bench(client, copy_name, sleep, description)
     finally:
         delete_if_there(client, copy_name)
 

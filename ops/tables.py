@@ -16,6 +16,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ops.comparison import Change
+from ops.concurrency_advice import ConcurrencyAdvice
 from ops.memory_model import Estimate
 from ops.summary import Distribution, Quantile, Rate, Summary
 from ops.times import show
@@ -250,6 +251,32 @@ def estimates_text(options: Sequence[Estimate], chosen_mb: int, *, width: int = 
         for o in options
     )
     table = Table("Memory", ("size", "measured", "mean ms [95 % interval]", "p95 ms", "per million"), rows)
+    return _plain(table, width)
+
+
+def concurrency_text(advice: ConcurrencyAdvice, *, width: int = 120) -> str:
+    """The choices of `ops tune concurrency` for a terminal."""
+    rows = tuple(
+        (
+            c.name + (" <- chosen" if c.name == advice.chosen else ""),
+            _percent(c.cold_share),
+            "too few" if c.p50_ms is None else f"{c.p50_ms:.1f}",
+            "too few" if c.p99_ms is None else f"{c.p99_ms:.1f}",
+            _dollars(c.dollars),
+        )
+        for c in advice.choices
+    )
+    table = Table("Concurrency", ("choice", "cold", "p50 ms", "p99 ms", "dollars for the range"), rows)
+    throttled = ", ".join(f"{at}: {count}" for at, count in advice.throttled_at_reserved.items())
+    lines = [
+        f"{advice.invocations} invocations in {advice.span_s:.0f} s, at most {advice.peak} at once.",
+        f"Calls throttled at a reserved concurrency of {throttled}.",
+        *(f"Assumed: {assumption}." for assumption in advice.assumptions),
+    ]
+    return _plain(table, width) + "\n".join(lines) + "\n"
+
+
+def _plain(table: Table, width: int) -> str:
     buffer = io.StringIO()
     Console(file=buffer, width=width, no_color=True, highlight=False).print(_rich(table))
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"

@@ -16,9 +16,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from ops import memory_model, tables, timeout_advice
-from ops.aws import Account, aws_sentences, lambda_client
-from ops.bench import MOST, Bench, Payload, Shot, copied, in_place, measure, proxy_event, read_payloads
+from ops import concurrency_advice, memory_model, tables, timeout_advice
+from ops.aws import Account, aws_sentences, lambda_client, s3_client
+from ops.bench import MOST, Bench, Payload, Sampling, Shot, copied, in_place, measure, proxy_event, read_payloads
 from ops.command import (
     Surroundings,
     account_of,
@@ -29,7 +29,7 @@ from ops.command import (
     selection_of,
 )
 from ops.failures import EXIT_PASS, Inconclusive, UsageError
-from ops.invocations import fold
+from ops.invocations import Invocations, fold
 from ops.logs import read_events
 from ops.memory_model import DEFAULT_SIZES, Estimate, Pricing, StrategyName
 from ops.percentiles import Sample
@@ -44,6 +44,7 @@ EXAMPLES = """examples:
   python -m ops tune memory --strategy cost --p95-below 800 --code-file scenario.py --apply
   python -m ops tune memory --sizes 512,1024,1769,3008 --payloads events.json   weighted, as power-tuning reads them
   python -m ops tune timeout --since 7d                                     from the tail of real invocations
+  python -m ops tune concurrency --since 7d --p99-below 1500                cheapest way to keep a p99
 """
 _DEFAULT_CODE = "import pandas as pd\ndf = pd.DataFrame({'a': range(20000)})\nresult = int((df.a % 7).sum())"
 
@@ -86,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, help_text, arguments, command in (
         ("memory", "measure a few sizes, predict the others, confirm the choice", _memory_flags, _memory),
         ("timeout", "from the tail of real durations, or refuse", _timeout_flags, _timeout),
+        ("concurrency", "on demand, provisioned or SnapStart, by replay", _concurrency_flags, _concurrency),
     ):
         sub = commands.add_parser(
             name, help=help_text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -93,8 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         arguments(sub)
         sub.add_argument("--json", action="store_true", help="print the advice as JSON")
         sub.add_argument("--out", metavar="DIR", help="folder for the files (default out/tune-<UTC time>)")
-        sub.add_argument("--apply", action="store_true", help="write the advice into the settings file")
-        sub.add_argument("--settings", default="etc/environment.sh", metavar="FILE", help="default etc/environment.sh")
+        if name != "concurrency":  # which no setting of the deployment holds yet
+            sub.add_argument("--apply", action="store_true", help="write the advice into the settings file")
+            sub.add_argument("--settings", default="etc/environment.sh", metavar="FILE", help="(etc/environment.sh)")
         add_account_flags(sub)
         sub.set_defaults(tune_run=command)
 
@@ -113,9 +116,11 @@ def _memory_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weight", type=float, default=0.5, help="balanced: 0 for speed to 1 for cost (default 0.5)")
     parser.add_argument("--p95-below", type=float, metavar="MS", help="only sizes whose p95 is below this")
     parser.add_argument("--code-file", metavar="FILE", help="Python code to run (default: a pandas sum)")
-    parser.add_argument("--payloads", metavar="FILE", help="an event, or a list of {payload, weight}")
+    parser.add_argument("--payloads", metavar="FILE", help="an event, or [{payload, weight}]; or s3://...")
     parser.add_argument("--allow-error", action="append", default=[], metavar="NAME", help="a failure that is expected")
     parser.add_argument("--most", type=int, default=MOST, metavar="N", help=f"warm invocations a size (default {MOST})")
+    parser.add_argument("--pause", type=float, default=0.0, metavar="S", help="between invocations (default 0)")
+    parser.add_argument("--only-cold", action="store_true", help="a new environment each time: tune the cold start")
     parser.add_argument("--cold-share", type=float, default=0.01, help="cold starts among invocations (default 0.01)")
     parser.add_argument("--arch", choices=("x86_64", "arm64"), default="x86_64")
     parser.add_argument("--gateway", choices=("rest", "http", "none"), default="none", help="add its price")
@@ -123,10 +128,30 @@ def _memory_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="one invocation, to try the payload")
 
 
-def _timeout_flags(parser: argparse.ArgumentParser) -> None:
+def _history_flags(parser: argparse.ArgumentParser) -> None:
     add_group_flags(parser)
     add_range_flags(parser, "7d")
     parser.add_argument("--from", dest="from_run", metavar="DIR", help="events of an earlier run instead of AWS")
+
+
+def _concurrency_flags(parser: argparse.ArgumentParser) -> None:
+    _history_flags(parser)
+    parser.add_argument("--p99-below", type=float, metavar="MS", help="only choices whose p99 is below this")
+    parser.add_argument(
+        "--restore-ms", type=float, metavar="MS", help="a SnapStart restore (else as logged, else INIT)"
+    )
+    parser.add_argument(
+        "--idle-minutes",
+        type=float,
+        default=concurrency_advice.IDLE_MINUTES,
+        metavar="MIN",
+        help="how long AWS keeps an idle environment (default 10)",
+    )
+    parser.add_argument("--arch", choices=("x86_64", "arm64"), default="x86_64")
+
+
+def _timeout_flags(parser: argparse.ArgumentParser) -> None:
+    _history_flags(parser)
     parser.add_argument(
         "--gateway-limit",
         type=float,
@@ -146,16 +171,18 @@ def _memory(args: argparse.Namespace, around: Surroundings) -> int:
         raise UsageError("No function is named; give --function NAME or set P_FN_NAME.")
     candidates = _sizes(args.sizes)
     first = _sizes(args.measure) if args.measure else memory_model.sizes_to_measure(candidates)
-    payloads = _payloads(args)
-    goal = Goal(args.strategy, args.weight, args.p95_below, args.arch, args.gateway, args.cold_share)
+    how = Sampling(args.most, args.pause, tuple(args.allow_error), args.only_cold)
+    cold_share = 0.0 if args.only_cold else args.cold_share  # there, INIT is in every duration already
+    goal = Goal(args.strategy, args.weight, args.p95_below, args.arch, args.gateway, cold_share)
     account = account_of(args, around)
+    payloads = _payloads(args, account)
     folder = run_folder(args.out, "tune", around.now())
     with aws_sentences(account), (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
 
         def shots(bench: Bench, size: int) -> list[Shot]:
             around.say(f"measuring {bench.name} at {size} MB ...")
             made = []
-            for shot in measure(bench, size, payloads, args.allow_error, args.most):
+            for shot in measure(bench, size, payloads, how):
                 file.write(shot.as_json())
                 file.flush()
                 made.append(shot)
@@ -219,12 +246,13 @@ def estimates_of(taken: Mapping[int, Sequence[Shot]], candidates: Sequence[int],
     """Every candidate and measured size, from warm invocations; cold ones enter by the goal's share of them."""
     inits = _means(taken, lambda shot: shot.init_ms)
     pricing = Pricing(goal.architecture, goal.gateway, cold_share=goal.cold_share, init_ms=inits)
-    return memory_model.estimates({size: _warm(made) for size, made in taken.items()}, candidates, pricing)
+    return memory_model.estimates({size: _counted(made) for size, made in taken.items()}, candidates, pricing)
 
 
-def _warm(made: Sequence[Shot]) -> Sample:
+def _counted(made: Sequence[Shot]) -> Sample:
+    """Durations of the warm shots; if every one was cold, of all with their INIT."""
     warm = [shot.duration_ms for shot in made if shot.init_ms is None]
-    return np.array(warm or [shot.duration_ms for shot in made])
+    return np.array(warm or [shot.duration_ms + (shot.init_ms or 0.0) for shot in made])
 
 
 def _means(taken: Mapping[int, Sequence[Shot]], figure: Callable[[Shot], float | None]) -> dict[int, float]:
@@ -250,14 +278,22 @@ def _download(url: str) -> bytes:
     return response.content
 
 
-def _payloads(args: argparse.Namespace) -> list[Payload]:
+def _payloads(args: argparse.Namespace, account: Account) -> list[Payload]:
     try:
+        if args.payloads and args.payloads.startswith("s3://"):
+            return read_payloads(_from_s3(args.payloads, account), args.payloads)
         if args.payloads:
             return read_payloads(Path(args.payloads).read_text(encoding="utf-8"), args.payloads)
         code = Path(args.code_file).read_text(encoding="utf-8") if args.code_file else _DEFAULT_CODE
     except OSError as problem:
         raise UsageError(f"Cannot read {problem.filename} ({problem.strerror}).") from None
     return [Payload(args.code_file or "pandas", proxy_event(code))]
+
+
+def _from_s3(url: str, account: Account) -> str:
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    with aws_sentences(account):
+        return str(s3_client(account).get_object(Bucket=bucket, Key=key)["Body"].read().decode())
 
 
 def _sizes(text: str) -> list[int]:
@@ -293,17 +329,10 @@ def advice_text(advice: MemoryAdvice) -> str:
 
 
 def _timeout(args: argparse.Namespace, around: Surroundings) -> int:
-    if args.from_run:
-        source = Path(args.from_run)
-        read_request(source)
-        folder = run_folder(args.out, "tune", around.now())
-    else:
-        selection = selection_of(args, around)
-        source = folder = run_folder(args.out, "tune", around.now())
-        pull_to(folder, selection, around)
+    invocations, folder = _history(args, around)
     soft = args.soft_limit if args.soft_limit is not None else _soft_limit(around)
     limits = timeout_advice.Limits(args.gateway_limit or None, soft, args.margin)
-    advice = timeout_advice.advise(fold(read_events(source / EVENTS)).invocations, limits)
+    advice = timeout_advice.advise(invocations, limits)
     as_json = advice.model_dump_json(indent=2) + "\n"
     (folder / "timeout.json").write_text(as_json, encoding="utf-8")
     if args.json:
@@ -313,6 +342,31 @@ def _timeout(args: argparse.Namespace, around: Surroundings) -> int:
     if args.apply:
         around.say(f"{args.settings}: " + write_setting(Path(args.settings), "P_FN_TIMEOUT", str(advice.timeout_s)))
     return EXIT_PASS
+
+
+def _concurrency(args: argparse.Namespace, around: Surroundings) -> int:
+    invocations, folder = _history(args, around)
+    history = concurrency_advice.history_of(invocations, args.restore_ms)
+    advice = concurrency_advice.advise(
+        history, architecture=args.arch, idle_minutes=args.idle_minutes, p99_below_ms=args.p99_below
+    )
+    as_json = advice.model_dump_json(indent=2) + "\n"
+    (folder / "concurrency.json").write_text(as_json, encoding="utf-8")
+    around.out.write(as_json if args.json else tables.concurrency_text(advice))
+    return EXIT_PASS
+
+
+def _history(args: argparse.Namespace, around: Surroundings) -> tuple[Invocations, Path]:
+    """The invocations of an earlier run's files or of a range pulled now, and the folder to write to."""
+    if args.from_run:
+        source = Path(args.from_run)
+        read_request(source)
+        folder = run_folder(args.out, "tune", around.now())
+    else:
+        selection = selection_of(args, around)
+        source = folder = run_folder(args.out, "tune", around.now())
+        pull_to(folder, selection, around)
+    return fold(read_events(source / EVENTS)).invocations, folder
 
 
 def _soft_limit(around: Surroundings) -> float | None:

@@ -137,6 +137,13 @@ def test_a_timeout_that_shows_in_three_lines_is_one_problem():
     assert "Task timed out after" in ledger.problems[0].message
 
 
+def test_of_several_lines_the_one_that_says_most_is_kept_in_any_order():
+    lines = [KILLED, report(A, "Status: error\tError Type: Runtime.OutOfMemory", used=256)]
+    for order in (lines, lines[::-1]):
+        [problem] = fold(stream_of(*order)).problems
+        assert (problem.kind, problem.message) == ("oom", KILLED)
+
+
 @pytest.mark.parametrize(
     ("lines", "kind"),
     [
@@ -166,6 +173,9 @@ def test_a_timeout_that_shows_in_three_lines_is_one_problem():
         pytest.param(
             [json.dumps({"level": "ERROR", "message": "caught", "errorType": "E", "requestId": A}), report(A)],
             "ok", id="caught-and-logged-is-no-failure",
+        ),
+        pytest.param(
+            [f"[ERROR]\t2026-11-24T06:00:00Z\t{A}\tcould not, going on", report(A)], "ok", id="a-loggers-error"
         ),
         pytest.param([report(A)], "ok", id="ok"),
     ],

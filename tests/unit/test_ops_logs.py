@@ -216,6 +216,15 @@ def test_what_was_pulled_before_an_interruption_is_on_disk(tmp_path):
     assert list(logs.read_events(path)) == there[:60]
 
 
+def test_each_batch_is_on_disk_before_the_next_is_asked_for(tmp_path):
+    there, path = events(20), tmp_path / "events.jsonl"
+    writing = logs.write_events(iter([there[:10], there[10:]]), path)
+    assert next(writing) == 10
+    assert list(logs.read_events(path)) == there[:10]
+    assert next(writing) == 20
+    assert list(logs.read_events(path)) == there
+
+
 def test_a_last_line_cut_short_is_left_out(tmp_path):
     there = events(3)
     path = tmp_path / "events.jsonl"

@@ -12,7 +12,18 @@ import pytest
 
 from ops import bench, tune
 from ops.__main__ import run
-from ops.bench import Bench, Payload, copied, in_place, measure, proxy_event, read_payloads, report_in_tail, turns
+from ops.bench import (
+    Bench,
+    Payload,
+    Sampling,
+    copied,
+    in_place,
+    measure,
+    proxy_event,
+    read_payloads,
+    report_in_tail,
+    turns,
+)
 from ops.command import Surroundings
 from ops.failures import Inconclusive, OpsError, UsageError
 from ops.memory_model import DEFAULT_SIZES
@@ -42,7 +53,9 @@ class FakeLambda:
     noise: float = 0.0
     interrupt_at: int | None = None
     function_error: str | None = None
-    functions: dict[str, dict] = field(default_factory=lambda: {NAME: {"FunctionName": NAME, "MemorySize": 1024}})
+    functions: dict[str, dict] = field(
+        default_factory=lambda: {NAME: {"FunctionName": NAME, "MemorySize": 1024, "Description": "live"}}
+    )
     invocations: list[tuple[str, int]] = field(default_factory=list)
     exceptions = Exceptions
 
@@ -58,8 +71,8 @@ class FakeLambda:
         config = self.functions[FunctionName] | {"Runtime": "python3.12", "Role": "r", "Handler": "h", "Layers": layers}
         return {"Configuration": config, "Code": {"Location": "https://code"}}
 
-    def create_function(self, FunctionName, MemorySize, Code, **rest):
-        self.functions[FunctionName] = {"FunctionName": FunctionName, "MemorySize": MemorySize, **rest}
+    def create_function(self, FunctionName, Code, **rest):
+        self.functions[FunctionName] = {"FunctionName": FunctionName, **rest}
         self.cold.add(FunctionName)
 
     def delete_function(self, FunctionName):
@@ -67,8 +80,8 @@ class FakeLambda:
             raise NotFound
         del self.functions[FunctionName]
 
-    def update_function_configuration(self, FunctionName, MemorySize):
-        self.functions[FunctionName]["MemorySize"] = MemorySize
+    def update_function_configuration(self, FunctionName, **changes):
+        self.functions[FunctionName] |= changes
         self.cold.add(FunctionName)
 
     def invoke(self, FunctionName, LogType, Payload):
@@ -146,6 +159,21 @@ def test_noisy_code_is_sampled_more_than_steady_code():
     assert counts == [1 + bench.FEWEST, 1 + bench.MOST]
 
 
+def test_only_cold_gives_every_shot_a_new_environment_and_restores_the_description():
+    client = FakeLambda(wait_ms=100)
+    with in_place(client, NAME, lambda _: None) as made:
+        shots = list(measure(made, 512, PAYLOAD, Sampling(only_cold=True)))
+    assert len(shots) == bench.FEWEST
+    assert all(shot.init_ms for shot in shots)
+    assert client.functions[NAME] == {"FunctionName": NAME, "MemorySize": 1024, "Description": "live"}
+
+
+def test_a_pause_is_kept_between_shots():
+    slept = []
+    shots = list(measure(Bench(FakeLambda(wait_ms=100), NAME, slept.append), 512, PAYLOAD, Sampling(pause_s=2.0)))
+    assert slept == [2.0] * (len(shots) - 1)
+
+
 def test_a_chosen_size_is_always_a_measured_one():
     advice = advised(FakeLambda(cpu_ms=50, wait_ms=20), Goal(p95_below_ms=130.0))
     assert next(o for o in advice.options if o.memory_mb == advice.chosen_mb).measured
@@ -167,7 +195,7 @@ def test_ctrl_c_restores_the_function(at):
     client = FakeLambda(cpu_ms=100, interrupt_at=at)
     with pytest.raises(KeyboardInterrupt):
         advised(client)
-    assert client.functions == {NAME: {"FunctionName": NAME, "MemorySize": 1024}}
+    assert client.functions == {NAME: {"FunctionName": NAME, "MemorySize": 1024, "Description": "live"}}
 
 
 @pytest.mark.parametrize("at", [None, 1, 9])
@@ -178,7 +206,7 @@ def test_a_copy_is_measured_and_deleted_and_the_live_function_never_touched(at):
             tune_memory(lambda size: list(measure(made, size, PAYLOAD)), [128, 256, 3008], DEFAULT_SIZES, Goal())
     except KeyboardInterrupt:
         assert at is not None
-    assert client.functions == {NAME: {"FunctionName": NAME, "MemorySize": 1024}}
+    assert client.functions == {NAME: {"FunctionName": NAME, "MemorySize": 1024, "Description": "live"}}
     assert {name for name, _ in client.invocations} == {f"{NAME}-tune-1"}
 
 
@@ -198,7 +226,7 @@ def test_a_payload_that_fails_is_told_and_the_function_restored():
 
 def test_a_failure_that_is_allowed_is_measured():
     client = FakeLambda(wait_ms=50, function_error="ValueError")
-    shots = list(measure(Bench(client, NAME, lambda _: None), 512, PAYLOAD, allowed=["ValueError"]))
+    shots = list(measure(Bench(client, NAME, lambda _: None), 512, PAYLOAD, Sampling(allowed=("ValueError",))))
     assert {shot.failure for shot in shots} == {"error ValueError"}
 
 
