@@ -194,6 +194,7 @@ def _show_comparison(report: CompareReport, arguments: argparse.Namespace) -> in
 def _logs(arguments: argparse.Namespace) -> int:
     apply_aws_settings()
     report = join_directory(arguments.directory, arguments.log_group, arguments.wait)
+    write_reports(arguments.directory)  # the page shows the join
     if arguments.json:
         print(report.to_json())
     else:

@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from load.percentiles import distribution
 from load.report import latency_cells, observed
 from load.rows import Row
+from load.server_side import ServerSide
 from load.summary import Summary, temperature, timed
 
 INK = "#0a0b0c"
@@ -42,8 +43,8 @@ figure { margin: 0; } svg { width: 100%; height: auto; } code { font-size: .92em
 """
 
 
-def page(summary: Summary, rows: Sequence[Row]) -> str:
-    """The whole document."""
+def page(summary: Summary, rows: Sequence[Row], server: ServerSide | None = None) -> str:
+    """The whole document; with the function's own figures beside the client's when its log was joined."""
     started = f"{summary.started_at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
     counts = summary.counts
     parts = [
@@ -70,6 +71,8 @@ def page(summary: Summary, rows: Sequence[Row]) -> str:
     ]
     if any(row.cold for row in rows):
         parts.append(_figure("Cold starts: init against what the caller waited", lambda axes: _plot_cold(axes, rows)))
+    if server is not None:
+        parts += ["<h2>By the function's own log</h2>", _server_side(server)]
     parts += ["<h2>Stages</h2>", _stages(summary)]
     if summary.errors:
         parts += ["<h2>Failures</h2>", _errors(summary)]
@@ -135,6 +138,21 @@ def _latencies(summary: Summary) -> str:
     head = ("scenario", "temperature", "n", "failed", "p50", "p90", "p95", "p99", "max")
     note = "<p class='note'>ms; ~ marks a percentile that so few requests cannot carry.</p>"
     return _table(head, rows, set(range(2, 9)), total=True) + note
+
+
+def _server_side(server: ServerSide) -> str:
+    rows = [
+        (name, "0", *latency_cells(None)) if values is None else (name, str(values.n), *latency_cells(values))
+        for name, values in (
+            ("duration, warm", server.duration_warm_ms),
+            ("duration, cold", server.duration_cold_ms),
+            ("init", server.init_ms),
+            ("beyond the function: gateway, network, queueing", server.beyond_ms),
+        )
+    ]
+    badge = _badge({"agreed": "passed", "disagreed": "failed"}.get(server.verdict, server.verdict), server.verdict)
+    said = f"<p>{badge} {escape(server.reason)}; {server.cold_by_both} cold by both. {escape(server.log_group)}</p>"
+    return said + _table(("ms", "n", "p50", "p90", "p95", "p99", "max"), rows, set(range(1, 7)))
 
 
 def _stages(summary: Summary) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from load.gate import Judgement
 from load.percentiles import Distribution
-from load.rows import Row
+from load.server_side import read_server_side
 from load.summary import Group, Summary, summarize_directory
 
 VERDICT_COLOURS = {
@@ -28,14 +28,10 @@ def write_reports(directory: Path) -> Summary:
     summary, rows = summarize_directory(directory)
     (directory / "summary.json").write_text(summary.to_json() + "\n", encoding="utf-8")
     (directory / "summary.md").write_text(markdown(summary), encoding="utf-8")
-    write_page(directory / "report.html", summary, rows)
-    return summary
-
-
-def write_page(path: Path, summary: Summary, rows: list[Row]) -> None:
     from load.page import page  # matplotlib costs a second that a table does not need
 
-    path.write_text(page(summary, rows), encoding="utf-8")
+    (directory / "report.html").write_text(page(summary, rows, read_server_side(directory)), encoding="utf-8")
+    return summary
 
 
 def markdown(summary: Summary) -> str:

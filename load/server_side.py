@@ -271,6 +271,12 @@ def print_server_side(report: ServerSide, console: Console) -> None:
     console.print(Text(f"{report.verdict}: {report.reason}", style=f"bold {style}"))
 
 
+def read_server_side(directory: Path) -> ServerSide | None:
+    """The join made earlier for a run, None when there was none."""
+    path = directory / "server.json"
+    return ServerSide.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
 def _client() -> "CloudWatchLogsClient":
     """CloudWatch Logs as boto3 finds it; AWS_ENDPOINT_URL leads to the local stack."""
     import boto3  # half a second that only this command needs

@@ -14,6 +14,7 @@ from rich.console import Console
 from load.coldstart import COLD_STAGE, WARM_STAGE, cold_start_plan, cold_start_report, print_cold_starts
 from load.report import markdown, print_summary, write_reports
 from load.rows import BadRecord, Row, RowWriter, RunRecord, read_rows, write_run
+from load.server_side import ServerCall, join
 from load.summary import summarize
 
 MIXED: list[Row] = [
@@ -181,6 +182,18 @@ def test_plots_have_ids_of_their_own_and_refer_to_them(tmp_path: Path) -> None:
         referred |= {clip.removeprefix("url(#").removesuffix(")") for clip in clips}
         assert referred
         assert referred <= ids
+
+
+def test_the_page_shows_the_log_join_when_there_is_one(tmp_path: Path) -> None:
+    write(tmp_path, MIXED)
+    write_reports(tmp_path)
+    assert "own log" not in (tmp_path / "report.html").read_text()
+    joined = join(MIXED, {"r-90": ServerCall("r-90", 2.0, 3.0, None, None, 90.0)}, "/aws/lambda/f")
+    (tmp_path / "server.json").write_text(joined.to_json())
+    write_reports(tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "By the function's own log" in text
+    assert "1 of 2 calls have no REPORT" in text
 
 
 def test_a_page_of_nothing_still_says_so(tmp_path: Path) -> None:
