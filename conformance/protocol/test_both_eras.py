@@ -18,6 +18,7 @@ from conformance.messages import (
     request_message,
     text_blocks,
 )
+from conformance.wire import Request, WireError, standard_headers
 
 UNKNOWN_TOOL = "no_such_tool"
 # What a stack trace or a validator's dump looks like in an error text that a stranger gets to read.
@@ -46,9 +47,9 @@ def list_tools(client: Client, era: Era) -> list[dict[str, object]]:
     raise NonConformance("tools/list still has a nextCursor after 20 pages.", got=cursor)
 
 
-def refuse(client: Client, body: bytes, era: Era, *, half_close: bool = False) -> None:
+def refuse(client: Client, body: bytes, era: Era) -> None:
     """Expects a malformed body to be refused with a 4xx and no result."""
-    answer = client.send(body, headers=headers_of(era, "tools/list"), half_close=half_close)
+    answer = client.send(body, headers=headers_of(era, "tools/list"))
     shown = answer.body[:400].decode(errors="replace")
     expect(400 <= answer.status < 500, "A malformed request was not refused with a 4xx.", got=answer.status)
     expect(b'"result"' not in answer.body, "A malformed request was given a result.", got=shown)
@@ -116,6 +117,22 @@ def test_malformed_json_is_refused(client: Client, era: Era, body: bytes) -> Non
 def test_malformed_json_is_a_parse_error(client: Client, era: Era) -> None:
     answer = client.send(b"{", headers=headers_of(era, "tools/list"))
     expect(b"-32700" in answer.body, "The error code is not -32700.", expected=-32700, got=answer.body.decode())
+
+
+@requirement("B26-07", "B25-04")
+def test_truncated_body_is_not_executed(client: Client, era: Era) -> None:
+    """What came is whole JSON but less than was announced: who takes it runs what nobody finished sending."""
+    endpoint = client.target.endpoint
+    body = encode(request_message(era, "tools/list", None, 1))
+    extra = [*headers_of(era, "tools/list"), *client.target.credentials]
+    headers = [header for header in standard_headers(endpoint, body, extra) if header[0] != "Content-Length"]
+    announced = (*headers, ("Content-Length", f" {len(body) + 20}"))
+    request = Request("POST", endpoint.path, announced, body)
+    try:
+        answer = client.send(exact=request, half_close=True, timeout_s=4)
+    except WireError:
+        return  # closed or left unanswered: not executed
+    expect(b'"result"' not in answer.body, "A body cut short was executed.", got=answer.status)
 
 
 @requirement("B26-08", "B25-04")
@@ -253,10 +270,10 @@ def test_errors_tell_no_internals(client: Client, era: Era, discovery: Discovery
 
 @requirement("L26-13", "L25-08")
 def test_oversized_body_is_refused_not_crashed(client: Client, era: Era) -> None:
-    message = request_message(era, "tools/call", {"name": UNKNOWN_TOOL, "arguments": {"x": "a" * 7_000_000}}, 1)
+    message = request_message(era, "tools/call", {"name": UNKNOWN_TOOL, "arguments": {"x": "a" * 5_000_000}}, 1)
     headers = request_headers(era, "tools/call", {"name": UNKNOWN_TOOL})
     answer = client.send(encode(message), headers=headers)
-    expect(answer.status < 500, "A body of 7 MB was met with a server error.", expected="below 500", got=answer.status)
+    expect(answer.status < 500, "A body of 5 MB was met with a server error.", expected="below 500", got=answer.status)
 
 
 @requirement("P26-01", "P25-01")

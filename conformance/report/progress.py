@@ -7,7 +7,7 @@ from typing import TextIO
 
 import pytest
 
-PAUSE_S = 5.0
+PAUSE_S = 2.0
 
 
 class Progress:

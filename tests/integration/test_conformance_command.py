@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import pytest
 from conformance.__main__ import run
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "broken_servers"))
+
+import plain  # type: ignore[import-not-found]  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -31,43 +35,10 @@ def correct() -> Iterator[str]:
 
 
 @pytest.fixture
-def answering() -> Iterator[Callable[[Callable[[BaseHTTPRequestHandler, Any], tuple[int, Any]]], str]]:
+def answering() -> Iterator[Callable[[plain.Answering], str]]:
     """Starts a server whose answers are given by a function of the request and its JSON body."""
-    servers: list[ThreadingHTTPServer] = []
-
-    def start(answer: Callable[[BaseHTTPRequestHandler, Any], tuple[int, Any]]) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                status, payload = answer(self, json.loads(body) if body.startswith(b"{") else None)
-                data = b"" if payload is None else json.dumps(payload).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Quiet."""
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}/mcp"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def introduce(message: Any) -> Any:
-    """An initialize result, or an error for anything else."""
-    if message and message.get("method") == "initialize":
-        result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "x", "version": "1"}}
-        return {"jsonrpc": "2.0", "id": message["id"], "result": result}
-    error = {"code": -32601, "message": "no"}
-    return {"jsonrpc": "2.0", "id": message.get("id") if message else None, "error": error}
+    with ExitStack() as servers:
+        yield lambda answer: servers.enter_context(plain.serving(answer))
 
 
 def test_smoke_passes_and_writes_its_files(correct: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +91,7 @@ def test_credential_is_sent_and_kept_out_of_every_file(
         key = handler.headers["x-api-key"]
         if key != "right-key-value":
             return 403, None
-        return 200, introduce(message) | {"echo": key}
+        return 200, plain.handshake_alone(handler, message)[1] | {"echo": key}
 
     code = run(
         [answering(echoing), "--header", "x-api-key=env:RIGHT_KEY", "-k", "handshake or ping", "--out", str(tmp_path)]
@@ -154,7 +125,7 @@ def test_nothing_judged_is_4(correct: str, tmp_path: Path) -> None:
 
 
 def test_only_skips_is_4(answering: Any, tmp_path: Path) -> None:
-    url = answering(lambda _handler, message: (200, introduce(message)))
+    url = answering(plain.handshake_alone)
     assert run([url, "--only", "tools", "-k", "figure", "--out", str(tmp_path)]) == 4
 
 
@@ -195,12 +166,13 @@ def test_interruption_is_130_and_keeps_the_records(answering: Any, tmp_path: Pat
     process: list[subprocess.Popen[bytes]] = []
     ready = threading.Event()
 
-    def answer(_handler: BaseHTTPRequestHandler, message: Any) -> tuple[int, Any]:
+    def answer(handler: BaseHTTPRequestHandler, message: Any) -> tuple[int, Any]:
         seen.append(1)
         if len(seen) == 30:
             ready.wait(10)
             os.kill(process[0].pid, signal.SIGINT)
-        return 200, introduce(message)
+        status, payload = plain.handshake_alone(handler, message)
+        return status, payload
 
     command = [sys.executable, "-m", "conformance", answering(answer), "--only", "protocol", "--out", str(tmp_path)]
     process.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "broken_servers"))
 
 import mutants  # type: ignore[import-not-found]  # noqa: E402
+import plain  # type: ignore[import-not-found]  # noqa: E402
 
 PARTS = {"protocol": mutants.PROTOCOL, "tools": mutants.TOOLS}
 MATRIX = [
@@ -66,6 +67,15 @@ def test_credentials(
     assert len(records) == 5
 
 
+@pytest.mark.parametrize("fault", plain.FAULTS)
+def test_check_fails_on_its_plain_mutant(tmp_path: Path, fault: str) -> None:
+    answer, check = plain.FAULTS[fault]
+    with plain.serving(answer) as url:
+        code, records = checks_of(url, "protocol", check, tmp_path)
+    assert code == 1
+    assert {record["status"] for record in records} & {"failed", "warning"}
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_correct_server_passes_every_check(reference: str, tmp_path: Path, part: str) -> None:
     code = run([f"{reference}/correct/mcp/", "--only", part, "--strict", "--json", "--out", str(tmp_path)])
@@ -85,5 +95,6 @@ def test_every_check_has_a_mutant_or_a_reason(pytestconfig: pytest.Config) -> No
         if ".security." not in name
     }
     covered = {*mutants.PROTOCOL.values(), *mutants.TOOLS.values(), *mutants.KEYS.values()}
+    covered |= {check for _, check in plain.FAULTS.values()}
     assert names - covered == set(mutants.WITHOUT_MUTANT)
     assert covered <= names

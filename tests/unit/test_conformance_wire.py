@@ -1,10 +1,19 @@
 """The wire client sends what it is given, byte for byte, and tells the ways an answer can fail to come apart."""
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from conformance.wire import (
     Answer,
@@ -151,3 +160,51 @@ def test_event_fields_are_kept() -> None:
 def test_what_is_not_utf8_json_is_a_value_error(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         json_messages(answer_of("application/json", body))
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 signed by its own key, and that key, as PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2120, 1, 1, tzinfo=UTC))
+        .add_extension(alternative, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    plain_key = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
+    certificate_file.write_bytes(built.public_bytes(encoding))
+    key_file.write_bytes(plain_key)
+    return certificate_file, key_file
+
+
+def test_https_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    listener = socket.create_server(("127.0.0.1", 0))
+    endpoint = Endpoint("https", "127.0.0.1", listener.getsockname()[1], "/mcp")
+
+    def answer_two() -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with suppress(OSError), context.wrap_socket(connection, server_side=True) as secure:
+                secure.recv(65536)
+                secure.sendall(OK)
+
+    with listener:
+        thread = threading.Thread(target=answer_two, daemon=True)
+        thread.start()
+        with pytest.raises(Unreachable, match=r"TLS .* certificate"):
+            exchange(endpoint, request(endpoint), timeout_s=5)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert exchange(endpoint, request(endpoint), timeout_s=5).status == 200
+        thread.join(5)
