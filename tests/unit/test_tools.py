@@ -99,18 +99,6 @@ pd.DataFrame({'a': [1]})"""
     assert [output["mime_type"] for output in result.structured_content["outputs"]] == ["text/html", "image/png"]
 
 
-def test_printed_lines_are_progress_where_it_is_asked_for(server: Any) -> None:
-    told: list[tuple[float, str | None]] = []
-
-    async def progress(number: float, _total: float | None, message: str | None) -> None:
-        told.append((number, message))
-
-    code = "print('one')\nprint('two')\nprint('no newline', end='')"
-    result = call(server, "execute_python", {"code": code}, progress_callback=progress)
-    assert told == [(1.0, "one"), (2.0, "two")]
-    assert result.structured_content["stdout"] == "one\ntwo\nno newline"
-
-
 def test_the_environment_names_its_layers(server: Any) -> None:
     info = call(server, "get_environment_info", {}).structured_content
     layers = {layer["name"]: layer["active"] for layer in info["confinement"]}
