@@ -7,8 +7,8 @@ counted, so that a report can say how much it rests on.
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -92,10 +92,53 @@ class Invocations:
 
 
 @dataclass(slots=True)
+class Caller:
+    """What one API key's holder did; `cpu_ms` is the CPU time of its code."""
+
+    calls: int = 0
+    failed: int = 0
+    blocked: int = 0
+    cpu_ms: float = 0.0
+
+
+@dataclass(slots=True)
+class ToolCalls:
+    """The function's own records of tool calls: what the code in them did, which a REPORT cannot tell.
+
+    `outcomes` counts (tool, ok or error), `failures` the error types of execute_python; `callers` is by API key id,
+    None for calls without one; `wall_ms` and `cpu_ms` are of the code alone.
+    """
+
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    callers: dict[str | None, Caller] = field(default_factory=dict)
+    wall_ms: array[float] = field(default_factory=lambda: array("d"))
+    cpu_ms: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, fields: Mapping[str, Any]) -> None:
+        """Counts one record."""
+        outcome, error_type = str(fields["outcome"]), fields.get("error_type")
+        self.outcomes[str(fields["tool"]), outcome] += 1
+        if error_type:
+            self.failures[str(error_type)] += 1
+        caller = self.callers.setdefault(fields.get("api_key_id"), Caller())
+        caller.calls += 1
+        caller.failed += outcome != "ok"
+        caller.blocked += bool(fields.get("violations"))
+        wall, cpu = fields.get("wall_ms"), fields.get("cpu_ms")
+        if isinstance(wall, int | float):
+            self.wall_ms.append(wall)
+        if isinstance(cpu, int | float):
+            self.cpu_ms.append(cpu)
+            caller.cpu_ms += cpu
+
+
+@dataclass(slots=True)
 class Ledger:
     """What a range of events held: the invocations, what went wrong, and how many lines of each kind."""
 
     invocations: Invocations
+    calls: ToolCalls
     problems: list[Problem]
     lines: Counter[str]
     violations: Counter[str]
@@ -131,6 +174,7 @@ class _Folding:
         self.columns = tuple(array("d") for _ in range(8))  # Report's numbers, in its order, and when it was written
         self.current: dict[str, str] = {}
         self.started: dict[str, int] = {}
+        self.calls = ToolCalls()
         self.problems: list[Problem] = []
         self.lines: Counter[str] = Counter()
         self.violations: Counter[str] = Counter()
@@ -203,6 +247,8 @@ class _Folding:
                 pass
 
     def _logged(self, event: LogEvent, record: records.Logged) -> None:
+        if "tool" in record.fields and "outcome" in record.fields:
+            self.calls.add(record.fields)
         violations = record.fields.get("violations")
         if isinstance(violations, list):
             self.violations.update(str(name) for name in violations)
@@ -235,6 +281,7 @@ class _Folding:
                 billed_restore_ms=billed_restore,
                 outcomes=self._outcomes(problems),
             ),
+            calls=self.calls,
             problems=problems,
             lines=self.lines + Counter(Report=len(self.request_ids)),
             violations=self.violations,

@@ -169,8 +169,6 @@ def _nothing(ledger: Ledger, asked: Request, around: Surroundings) -> str:
 
 
 def _terminal(around: Surroundings) -> dict[str, Any]:
-    is_terminal = around.out.isatty()
-    return {
-        "colour": is_terminal and "NO_COLOR" not in os.environ,
-        "width": shutil.get_terminal_size((120, 24)).columns,
-    }
+    if not around.out.isatty():
+        return {"colour": False, "width": 120}
+    return {"colour": "NO_COLOR" not in os.environ, "width": shutil.get_terminal_size((120, 24)).columns}

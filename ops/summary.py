@@ -13,13 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ops import pricing
 from ops.comparison import Change
-from ops.invocations import FAILURES, Invocations, Ledger
+from ops.invocations import FAILURES, Invocations, Ledger, ToolCalls
 from ops.percentiles import Percentile, Sample, percentile, proportion_interval
 
 SCHEMA = "ops-report/1"
 QUANTILES = (0.5, 0.95, 0.99)
 # Less than this share of the memory left at the peak is worth a warning: one larger input away from being killed.
 SCARCE_HEADROOM = 0.10
+_TOP_CALLERS = 20
 
 
 class _Model(BaseModel):
@@ -85,6 +86,34 @@ class Memory(_Model):
     headroom_share: float
 
 
+class ToolRow(_Model):
+    """Calls of one tool as the function records them; `failed` are results that say so, not failed invocations."""
+
+    tool: str
+    calls: int
+    failed: int
+
+
+class CallerRow(_Model):
+    """One API key id, null for calls without a key; `cpu_s` is the CPU time of its code in seconds."""
+
+    api_key_id: str | None
+    calls: int
+    failed: int
+    blocked: int
+    cpu_s: float
+
+
+class ToolCallSummary(_Model):
+    """What the code in the calls did; the callers are the twenty with the most calls."""
+
+    tools: list[ToolRow]
+    failures: dict[str, int]
+    callers: list[CallerRow]
+    wall_ms: Distribution
+    cpu_ms: Distribution
+
+
 class Concurrency(_Model):
     """The most invocations under way at one moment, and how many environments (log streams) there were."""
 
@@ -132,6 +161,7 @@ class Summary(_Model):
     restore_ms: Distribution
     memory: list[Memory]
     concurrency: Concurrency
+    calls: ToolCallSummary
     blocked_operations: dict[str, int]
     cost: CostSummary
     lines: dict[str, int]
@@ -179,6 +209,7 @@ def summarise(
         restore_ms=distribution(_known(inv.restore_ms)),
         memory=_memory_rows(inv),
         concurrency=Concurrency(peak=inv.peak_concurrency(), environments=ledger.environments),
+        calls=_calls(ledger.calls),
         blocked_operations=dict(ledger.violations.most_common()),
         cost=_cost(ledger, architecture, gateway, tmp_mb),
         lines=dict(sorted(ledger.lines.items())),
@@ -261,6 +292,24 @@ def _memory_rows(inv: Invocations) -> list[Memory]:
             )
         )
     return rows
+
+
+def _calls(calls: ToolCalls) -> ToolCallSummary:
+    tools = sorted({tool for tool, _ in calls.outcomes})
+    total = {tool: sum(n for (name, _), n in calls.outcomes.items() if name == tool) for tool in tools}
+    callers = sorted(calls.callers.items(), key=lambda item: -item[1].calls)[:_TOP_CALLERS]
+    return ToolCallSummary(
+        tools=[ToolRow(tool=t, calls=total[t], failed=total[t] - calls.outcomes[t, "ok"]) for t in tools],
+        failures=dict(calls.failures.most_common()),
+        callers=[
+            CallerRow(
+                api_key_id=key, calls=c.calls, failed=c.failed, blocked=c.blocked, cpu_s=round(c.cpu_ms / 1000, 3)
+            )
+            for key, c in callers
+        ],
+        wall_ms=distribution(np.array(calls.wall_ms)),
+        cpu_ms=distribution(np.array(calls.cpu_ms)),
+    )
 
 
 def _cost(ledger: Ledger, architecture: pricing.Architecture, gateway: pricing.Gateway, tmp_mb: float) -> CostSummary:

@@ -53,6 +53,9 @@ def tables(summary: Summary) -> list[Table]:
         _cold(summary),
         _memory(summary),
         _comparison(summary),
+        _tools(summary),
+        _failures(summary),
+        _callers(summary),
         _blocked(summary),
         _cost(summary),
         _lines(summary),
@@ -75,6 +78,7 @@ def _invocations(s: Summary) -> Table:
 
 def _durations(s: Summary) -> Table:
     named = {f"duration, {name}": d for name, d in s.duration_ms.items()} | {"init": s.init_ms, "restore": s.restore_ms}
+    named |= {"code, wall": s.calls.wall_ms, "code, CPU": s.calls.cpu_ms}
     rows = tuple(_distribution(name, d) for name, d in named.items() if d.n)
     quantiles = tuple(q.name for q in s.init_ms.quantiles)
     return Table("Time in ms [95 % interval]", ("", "n", *quantiles, "max"), rows)
@@ -138,6 +142,23 @@ def _change(c: Change) -> str:
     if c.unit == "share":
         return f"{c.change * 100:+.2f} [{c.low * 100:+.2f}, {c.high * 100:+.2f}] points"
     return f"x {c.change:.3f} [{c.low:.3f}, {c.high:.3f}]"
+
+
+def _tools(s: Summary) -> Table:
+    rows = tuple((t.tool, str(t.calls), str(t.failed), _percent(t.failed / t.calls)) for t in s.calls.tools)
+    return Table("Tool calls", ("tool", "calls", "failed", "share"), rows)
+
+
+def _failures(s: Summary) -> Table:
+    return Table("Why code failed", ("type", "count"), tuple((kind, str(n)) for kind, n in s.calls.failures.items()))
+
+
+def _callers(s: Summary) -> Table:
+    rows = tuple(
+        (c.api_key_id or "no key", str(c.calls), str(c.failed), str(c.blocked), f"{c.cpu_s:.1f}")
+        for c in s.calls.callers
+    )
+    return Table("Callers, by API key id", ("key id", "calls", "failed", "blocked", "CPU s"), rows)
 
 
 def _blocked(s: Summary) -> Table:

@@ -82,6 +82,8 @@ def test_the_report_counts_what_the_client_saw(stack, calls, tmp_path):
     assert summary["cold"]["count"] == sum(invocation == 1 for _, invocation in made)
     assert summary["failures"]["error"]["count"] == 0
     assert summary["memory"][0]["max_used_mb"] > 0
+    assert summary["calls"]["tools"] == [{"tool": "execute_python", "calls": len(made), "failed": 0}]
+    assert summary["calls"]["cpu_ms"]["max"] > 0
     reported = (tmp_path / "events.jsonl").read_text()
     assert all(request_id in reported for request_id, _ in made)
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")

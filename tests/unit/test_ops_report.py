@@ -61,7 +61,11 @@ def a_bad_hour():
         else:
             lines += invocation(n, duration=10 + n / 100)
     lines.append((lines[0][0], f"START RequestId: {request_id(999)} Version: $LATEST\n"))
-    lines.append((lines[0][0], json.dumps({"level": "INFO", "message": "refused", "violations": ["os.system"]})))
+    refused = {"outcome": "error", "error_type": "security", "violations": ["os.system"], "api_key_id": "k1"}
+    for n, fields in enumerate([refused, {"outcome": "ok", "api_key_id": "k1"}, {"outcome": "ok", "api_key_id": None}]):
+        record = {"tool": "execute_python", "requestId": request_id(n), "wall_ms": 5.0, "cpu_ms": 4.0} | fields
+        lines.append((lines[0][0], json.dumps(record)))
+    lines.append((lines[0][0], json.dumps({"tool": "get_environment_info", "outcome": "ok"})))
     lines.append((lines[0][0], "something else entirely"))
     first = int(NOW.timestamp() * 1000) - 1_800_000
     return [
@@ -96,6 +100,16 @@ def test_the_figures_of_a_bad_hour(run_of_a_bad_hour):
     assert (summary["cold"]["count"], summary["cold"]["share"]) == (4, 0.02)
     assert summary["unfinished"] == 1
     assert summary["blocked_operations"] == {"os.system": 1}
+    assert summary["calls"]["tools"] == [
+        {"tool": "execute_python", "calls": 3, "failed": 1},
+        {"tool": "get_environment_info", "calls": 1, "failed": 0},
+    ]
+    assert summary["calls"]["failures"] == {"security": 1}
+    assert summary["calls"]["callers"] == [
+        {"api_key_id": "k1", "calls": 2, "failed": 1, "blocked": 1, "cpu_s": 0.008},
+        {"api_key_id": None, "calls": 2, "failed": 0, "blocked": 0, "cpu_s": 0.004},
+    ]
+    assert summary["calls"]["cpu_ms"]["n"] == 3
     assert summary["duration_ms"]["all"]["n"] == 200
     assert summary["init_ms"]["max"] == 550.0
     assert summary["memory"] == [
