@@ -46,7 +46,10 @@ def main() -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Runs one command; returns the exit code. Mistakes of the caller are one sentence on stderr and code 2 or 3."""
-    arguments = _parser().parse_args(argv)
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as ended:  # argparse has said what is wrong, or printed the help
+        return int(ended.code or 0)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
@@ -243,15 +246,21 @@ def check_budget(plan: Plan, endpoint: str, yes: bool) -> None:
 
     Raises SettingsError.
     """
-    planned = plan.planned()
-    if yes or is_loopback(endpoint) or planned <= plan.budget_requests:
+    if yes or is_loopback(endpoint):
         return
-    question = f"{plan.profile} sends {planned} requests, more than its budget of {plan.budget_requests}"
+    planned = plan.planned()
+    dollars = plan.estimated_dollars(planned)
+    if planned <= plan.budget.requests and dollars <= plan.budget.dollars:
+        return
+    question = (
+        f"{plan.profile} sends {planned} requests, about ${dollars:.2f}; "
+        f"its budget is {plan.budget.requests} and ${plan.budget.dollars:.2f}"
+    )
     if sys.stdin.isatty():
         print(f"{question}. Send them? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return
-    raise SettingsError(f"{question}; lower --rate or --duration, raise budget_requests, or give --yes")
+    raise SettingsError(f"{question}; lower --rate or --duration, raise the budget, or give --yes")
 
 
 def new_directory(kind: str) -> Path:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from load.percentiles import distribution
-from load.report import latency_cells, observed
+from load.report import latency_cells, observed, shown_groups
 from load.rows import Row
 from load.server_side import ServerSide
 from load.summary import Summary, temperature, timed
@@ -133,7 +133,7 @@ def _latencies(summary: Summary) -> str:
             str(group.errors),
             *latency_cells(group.latency_ms),
         )
-        for group in summary.groups
+        for group in shown_groups(summary)
     ]
     head = ("scenario", "temperature", "n", "failed", "p50", "p90", "p95", "p99", "max")
     note = "<p class='note'>ms; ~ marks a percentile that so few requests cannot carry.</p>"

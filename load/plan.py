@@ -54,6 +54,17 @@ ABORT_LEAST = 20
 """Answers before a share of failures can stop a run."""
 
 
+class Budget(BaseModel):
+    """What a run may send without being asked about; the estimate takes every call for `memory_mb` and `billed_ms`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    requests: PositiveInt = 10_000
+    dollars: PositiveFloat = 2.0
+    memory_mb: PositiveInt = 2048
+    billed_ms: PositiveFloat = 500.0
+
+
 class Plan(BaseModel):
     """Everything that decides a run but the endpoint. One plan and seed: the same requests at the same times."""
 
@@ -68,7 +79,7 @@ class Plan(BaseModel):
     request_timeout_s: PositiveFloat = 30.0
     drain_s: Annotated[float, Field(ge=0)] = 30.0
     max_in_flight: PositiveInt = 1000
-    budget_requests: PositiveInt = 10_000
+    budget: Budget = Budget()
     limits: Limits = Limits()
     abort: Abort | None = None
     thresholds: list[str] = Field(default_factory=list)
@@ -97,6 +108,15 @@ class Plan(BaseModel):
     def planned(self) -> int:
         """How many arrivals the plan has; walks the schedule, so call it once."""
         return sum(1 for _ in schedule(self.stages, self.seed))
+
+    def estimated_dollars(self, requests: int) -> float:
+        """What so many calls would cost, for the budget question only; `ops` prices real ones.
+
+        Source: us-east-1 list prices, x86, copied 2026-09-28: Lambda $0.20 a million requests and $0.0000166667 a
+        GB-second, API Gateway REST $3.50 a million.
+        """
+        gb_s = self.budget.memory_mb / 1024 * self.budget.billed_ms / 1000
+        return requests * (0.20e-6 + 3.50e-6 + gb_s * 0.0000166667)
 
     def scaled(self, rate_per_s: float | None = None, duration_s: float | None = None) -> Self:
         """The same shape with its highest rate at `rate_per_s` and its whole length `duration_s`."""

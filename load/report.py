@@ -50,7 +50,7 @@ def markdown(summary: Summary) -> str:
         "| scenario | temperature | n | failed | p50 ms | p90 ms | p95 ms | p99 ms | max ms |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for group in summary.groups:
+    for group in shown_groups(summary):
         cells = (
             group.scenario,
             group.temperature,
@@ -87,7 +87,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         f"{counts.warm} warm · {counts.environments} environments",
         highlight=False,
     )
-    console.print(_latency_table(summary.groups))
+    console.print(_latency_table(shown_groups(summary)))
     if summary.cold_starts.init_ms is not None:
         init = summary.cold_starts.init_ms
         console.print(
@@ -101,6 +101,12 @@ def print_summary(summary: Summary, console: Console) -> None:
         if not check.fit:
             console.print(Text(f"generator: {check.reason}", style="yellow"))
     console.print(Text(f"{summary.verdict}: {summary.reason}", style=f"bold {VERDICT_COLOURS[summary.verdict]}"))
+
+
+def shown_groups(summary: Summary) -> list[Group]:
+    """The groups for a table: with one scenario, its own rows would repeat those of all."""
+    single = len({group.scenario for group in summary.groups}) <= 2
+    return [group for group in summary.groups if group.scenario == "all" or not single]
 
 
 def latency_cells(latency: Distribution | None) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from load.plan import PlanError, load_plan, parse_plan, profile_names
 def test_every_profile_loads_and_can_be_judged(name: str) -> None:
     found = load_plan(name)
     assert found.planned() > 0
-    assert found.planned() <= found.budget_requests
+    assert found.planned() <= found.budget.requests
+    assert found.estimated_dollars(found.planned()) <= found.budget.dollars
     assert len(found.thresholds) > 1
     for line in found.thresholds:
         parse_threshold(line)
