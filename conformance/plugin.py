@@ -4,6 +4,7 @@ It must not print findings (report/ does) and must not judge an endpoint (the ch
 """
 
 import json
+import sys
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,13 +21,16 @@ from conformance.messages import Era, Malformed
 from conformance.records import VERDICTS, CheckRecord, RunRecord, SecurityVerdict, Status, count, exit_code, read_checks
 from conformance.report import junit, results, terminal
 from conformance.target import Target, UsageFault, read_target
-from conformance.wire import WireError
+from conformance.wire import TimedOut, WireError
 
 PROPERTY = "conformance"
 CLIENT = pytest.StashKey[Client]()
 VERDICT = pytest.StashKey[SecurityVerdict]()
 RUN = pytest.StashKey["Run"]()
 TARGET = pytest.StashKey[Target]()
+# What a gateway says when the function behind it did not answer in time.
+COLD = {502, 503, 504}
+PREFLIGHT_ATTEMPTS = 3
 PARTS = ("protocol", "tools", "security")
 
 
@@ -77,15 +81,35 @@ def declare_markers(config: pytest.Config) -> None:
 def preflight(target: Target) -> Discovery:
     """Finds out whether the endpoint can be judged at all, and what it is.
 
+    A cold environment may need longer than a gateway or we wait, so what looks like that is tried again and told on
+    stderr; nothing after this is ever tried twice.
+
     Raises:
         Refused: with one sentence for a person.
     """
-    client = Client(target)
-    try:
-        found = discover(client)
-    except WireError as error:
-        raise Refused(f"{error} Check the URL and that the endpoint is up.") from None
-    statuses = {exchange.get("status") for exchange in client.exchanges}
+    for attempt in range(1, PREFLIGHT_ATTEMPTS + 1):
+        client, last = Client(target), attempt == PREFLIGHT_ATTEMPTS
+        try:
+            found = discover(client)
+        except TimedOut as error:
+            if last:
+                raise Refused(f"{error} Check the endpoint, or give it longer with --timeout.") from None
+        except WireError as error:
+            raise Refused(f"{error} Check the URL and that the endpoint is up.") from None
+        else:
+            if last or not _statuses(client) <= COLD:
+                return _usable(target, client, found)
+        told = f"{target.endpoint.url} may be cold; attempt {attempt + 1} of {PREFLIGHT_ATTEMPTS}"
+        print(told, file=sys.stderr, flush=True)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _statuses(client: Client) -> set[object]:
+    return {exchange.get("status") for exchange in client.exchanges}
+
+
+def _usable(target: Target, client: Client, found: Discovery) -> Discovery:
+    statuses = _statuses(client)
     url = target.endpoint.url
     if statuses <= {401, 403}:
         hint = "was refused; check its value" if target.credentials else "is missing; set MCP_API_KEY or use --header"

@@ -74,7 +74,7 @@ PROTOCOL: dict[str, str] = {
     "id-type-unchecked": "id_of_another_type_is_not_executed",
     "bad-json-is-200": "malformed_json_is_refused",
     "bad-json-is-500": "malformed_json_is_refused",
-    "bad-utf8-taken": "malformed_json_is_refused",
+    "bad-utf8-taken": "bad_utf8_is_refused",
     "bad-json-is-internal-error": "malformed_json_is_a_parse_error",
     "batch-served": "broken_envelope_is_refused",
     "jsonrpc-unchecked": "broken_envelope_is_refused",

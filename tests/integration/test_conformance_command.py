@@ -71,6 +71,20 @@ def test_endpoint_that_cannot_be_judged_is_3(
     assert words in capsys.readouterr().err
 
 
+def test_cold_endpoint_is_tried_again_and_told(
+    answering: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[int] = []
+
+    def cold_at_first(handler: BaseHTTPRequestHandler, message: Any) -> tuple[int, Any]:
+        seen.append(1)
+        status, payload = plain.handshake_alone(handler, message)
+        return (503, None) if len(seen) <= 2 else (status, payload)
+
+    assert run([answering(cold_at_first), "-k", "initialize_introduces", "--out", str(tmp_path)]) == 0
+    assert "may be cold; attempt 2 of 3" in capsys.readouterr().err
+
+
 def test_wrong_credential_is_3_and_not_shown(
     answering: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
