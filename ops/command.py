@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ops.aws import Account, aws_sentences, find_account, logs_client
 from ops.failures import Inconclusive, UsageError
-from ops.logs import CALLS_PER_SECOND, LogEvent, Pace, groups_there, pull
+from ops.logs import CALLS_PER_SECOND, LogEvent, Pace, Seen, groups_there, pull
 from ops.times import parse_moment, show, to_ms
 
 if TYPE_CHECKING:
@@ -56,10 +56,13 @@ class Selection:
         """Where the logs are, for a report's head."""
         return self.account.endpoint_url or f"AWS {self.account.region}"
 
-    def batches(self, pattern: str | None = None) -> Iterator[list[LogEvent]]:
-        """Every event of the selection, once each."""
+    def batches(
+        self, pattern: str | None = None, since: datetime | None = None, seen: Seen | None = None
+    ) -> Iterator[list[LogEvent]]:
+        """Every event of the selection from `since` on, once each and none that `seen` has."""
+        start_ms, end_ms = to_ms(max(since, self.start) if since else self.start), to_ms(self.end)
         with aws_sentences(self.account):
-            yield from pull(self.client, self.groups, to_ms(self.start), to_ms(self.end), self.pace, pattern=pattern)
+            yield from pull(self.client, self.groups, start_ms, end_ms, self.pace, pattern=pattern, seen=seen)
 
 
 def add_account_flags(parser: argparse.ArgumentParser) -> None:

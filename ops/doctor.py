@@ -53,6 +53,7 @@ def run(args: argparse.Namespace, around: Surroundings) -> int:
     if url:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"The endpoint {url!r} is no URL; write it like https://HOST/dev/lambda/mcp/.")
+        around.say(f"calling {url} ...")
         with httpx.Client(follow_redirects=False) as client:
             facts |= ask_endpoint(url, os.environ.get("MCP_API_KEY") or None, client)
     if not args.no_aws:
@@ -85,6 +86,8 @@ def _aws_facts(args: argparse.Namespace, around: Surroundings) -> dict[str, Any]
     pace = pace_of(account)
     with aws_sentences(account):
         name = args.function or os.environ.get("P_FN_NAME") or _only_function(account, pace)
+        if name:
+            around.say(f"asking AWS about {name} ...")
         return ask_aws(account, name, to_ms(since), to_ms(now + timedelta(seconds=1)), pace) if name else {}
 
 

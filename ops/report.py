@@ -26,7 +26,7 @@ from ops.command import (
 from ops.comparison import compare
 from ops.failures import EXIT_PASS, Inconclusive, UsageError
 from ops.invocations import Ledger, fold
-from ops.logs import LATE_MS, read_events, write_events
+from ops.logs import LATE_MS, Seen, read_events, write_events
 from ops.pricing import FREE_TMP_MB
 from ops.summary import Summary, summarise
 from ops.times import show
@@ -60,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_group_flags(parser)
     add_range_flags(parser)
     parser.add_argument(
+        "--settle", type=float, default=0.0, metavar="S", help="wait so long after the range's end for late events"
+    )
+    parser.add_argument(
         "--from", dest="from_run", metavar="DIR", help="make the report again from an earlier run's files"
     )
     parser.add_argument(
@@ -82,7 +85,7 @@ def run(args: argparse.Namespace, around: Surroundings) -> int:
     else:
         selection = selection_of(args, around)
         folder = run_folder(args.out, "report", around.now())
-        asked = pull_to(folder, selection, around)
+        asked = pull_to(folder, selection, around, args.settle)
     summary, ledger = summary_of(folder, asked, args, around)
     if args.compare:
         summary = _compared(summary, ledger, args, around, folder)
@@ -141,15 +144,38 @@ def _compared(
     return summary.model_copy(update={"compared_with": then.range, "comparison": changes})
 
 
-def pull_to(folder: Path, selection: Selection, around: Surroundings) -> Request:
-    """Writes the request and every event of `selection` to `folder`; what came stays there on Ctrl-C."""
+def pull_to(folder: Path, selection: Selection, around: Surroundings, settle_s: float = 0.0) -> Request:
+    """Writes the request and every event of `selection` to `folder`; what came stays there on Ctrl-C.
+
+    With `settle_s`, waits until that long after the range's end and sweeps up what CloudWatch received late.
+    """
     asked = Request(source=selection.source, groups=list(selection.groups), start=selection.start, end=selection.end)
     (folder / "request.json").write_text(asked.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    with_progress(write_events(selection.batches(), folder / EVENTS), "events", around)
-    settled = around.now() - timedelta(milliseconds=LATE_MS)
-    if selection.end > settled and not selection.account.is_local:
-        around.say("CloudWatch may still receive events of the last 90 s; a later run of the same range tells.")
+    seen = Seen()
+    with_progress(write_events(selection.batches(seen=seen), folder / EVENTS), "events", around)
+    settled = selection.end + timedelta(seconds=settle_s or LATE_MS / 1000)
+    if settle_s:
+        _sweep(folder, selection, around, seen, settled)
+    elif around.now() < settled and not selection.account.is_local:
+        around.say("CloudWatch may still receive events of the last 90 s; --settle 90 waits for them.")
     return asked
+
+
+def _sweep(folder: Path, selection: Selection, around: Surroundings, seen: Seen, settled: datetime) -> None:
+    """Adds late events in their places: a line without a request id belongs to the invocation it stands in."""
+    wait_s = (settled - around.now()).total_seconds()
+    if wait_s > 0:
+        around.say(f"waiting {wait_s:.0f} s for late events ...")
+        selection.pace.sleep(wait_s)
+    since = selection.end - timedelta(milliseconds=LATE_MS)
+    late = [event for batch in selection.batches(since=since, seen=seen) for event in batch]
+    around.say(f"{len(late)} late events")
+    if late:
+        everything = sorted([*read_events(folder / EVENTS), *late], key=lambda event: event.timestamp_ms)
+        sorted_events = folder / f"{EVENTS}.sorted"
+        for _ in write_events([everything], sorted_events):
+            pass
+        sorted_events.replace(folder / EVENTS)
 
 
 def read_request(folder: Path) -> Request:

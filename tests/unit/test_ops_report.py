@@ -12,7 +12,7 @@ from moto.core import set_initial_no_auth_action_count
 
 from ops.__main__ import run
 from ops.command import Surroundings
-from ops.logs import LogEvent, event_line
+from ops.logs import LogEvent, Pace, event_line, read_events
 
 GOLDEN = Path(__file__).parents[1] / "data" / "ops-report.txt"
 NOW = datetime(2026, 11, 24, 6, 15, tzinfo=UTC)
@@ -209,6 +209,30 @@ def test_the_same_figures_come_from_the_files_alone(aws, tmp_path):
     run(["report", "--out", str(tmp_path / "r"), "--json"], first)
     run(["report", "--from", str(tmp_path / "r"), "--json"], again)
     assert first.out.getvalue() == again.out.getvalue()
+
+
+def test_settling_sweeps_up_late_events_in_their_places(aws, tmp_path, monkeypatch):
+    now = datetime.now(UTC)
+    aws.create_log_group(logGroupName=GROUP)
+    punctual = moved_to(now - timedelta(minutes=1))
+    put(aws, punctual)
+    stream, at = punctual[0].stream, int(now.timestamp() * 1000) - 5_000
+    slept = []
+
+    def arrive_late(seconds):
+        slept.append(seconds)
+        aws.put_log_events(
+            logGroupName=GROUP, logStreamName=stream, logEvents=[{"timestamp": at, "message": invocation(777)[-1][1]}]
+        )
+
+    monkeypatch.setattr("ops.command.Pace", lambda rate: Pace(1e9, sleep=arrive_late))
+    around = surroundings(now)
+    assert run(["report", "--settle", "90", "--out", str(tmp_path / "r"), "--json"], around) == 0
+    assert slept == [pytest.approx(90)]
+    assert json.loads(around.out.getvalue())["invocations"] == 201
+    times = [row.timestamp_ms for row in read_events(tmp_path / "r" / "events.jsonl")]
+    assert times == sorted(times)
+    assert len(times) == len(punctual) + 1
 
 
 @pytest.mark.parametrize(
