@@ -15,12 +15,11 @@ from typing import Any  # noqa: E402
 from mangum import Mangum  # noqa: E402
 
 from app import build_app  # noqa: E402
-from interpreter.engine import Interpreter  # noqa: E402
 from request import Request, process_age_ms  # noqa: E402
-from settings import limits_from, network_from, preload_from  # noqa: E402
+from settings import make_interpreter  # noqa: E402
 from tools import Tools  # noqa: E402
 
-interpreter = Interpreter(limits_from(), preload=preload_from(), network=network_from())
+interpreter = make_interpreter()
 _app = build_app(Tools(lambda: interpreter))
 _invocations = 0
 _init_ms = process_age_ms()

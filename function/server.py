@@ -7,8 +7,7 @@ import sys
 
 import anyio
 
-from interpreter.engine import Interpreter
-from settings import SettingsError, limits_from, network_from, preload_from
+from settings import SettingsError, make_interpreter
 from tools import Tools, build_server
 
 EPILOG = """examples:
@@ -31,7 +30,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def run(argv: list[str]) -> int:
     arguments = parse(argv)
     try:
-        interpreter = Interpreter(limits_from(), preload=preload_from(), network=network_from())
+        interpreter = make_interpreter()
     except SettingsError as error:
         print(f"server.py: {error}", file=sys.stderr)
         return 2

@@ -157,7 +157,9 @@ def _checks(policy: Policy) -> dict[str, Check]:
         return lambda _args: name
 
     checks: dict[str, Check] = {name: refuse(name) for name in _ALWAYS}
-    if not policy.network:
+    if policy.network:
+        checks |= _public_network_checks()
+    else:
         checks |= {name: refuse(name) for name in _NETWORK}
         checks |= _socket_checks()
     checks |= _path_checks(policy)
@@ -179,6 +181,38 @@ def _socket_checks() -> dict[str, Check]:
         return None if args[1] is None else "socket.sendto"
 
     return {"socket.__new__": new, "socket.sendto": send, "socket.sendmsg": send}
+
+
+def _public_network_checks() -> dict[str, Check]:
+    """Public addresses only: no loopback (the Runtime API is there), link-local (metadata services) or private range.
+
+    Judged on address literals, which is what libraries connect to after looking a name up; a name is refused.
+    """
+    import ipaddress
+
+    parse, is_instance = ipaddress.ip_address, isinstance
+
+    def outside(name: str, position: int) -> Check:
+        def check(args: tuple[Any, ...]) -> str | None:
+            address = args[position]
+            if address is None:
+                return None
+            if not is_instance(address, tuple) or not is_instance(address[0], str):
+                return f"{name}({address!r})"  # a UNIX path, or what no resolver made
+            try:
+                public = parse(address[0].partition("%")[0]).is_global
+            except ValueError:
+                public = False
+            return None if public else f"{name}({address[0]!r})"
+
+        return check
+
+    return {
+        "socket.connect": outside("socket.connect", 1),
+        "socket.sendto": outside("socket.sendto", 1),
+        "socket.sendmsg": outside("socket.sendmsg", 1),
+        "socket.bind": lambda _args: "socket.bind",
+    }
 
 
 def _process_checks() -> dict[str, Check]:

@@ -48,7 +48,8 @@ def main(request_fd: int, stdout_fd: int, stderr_fd: int, report_fd: int, trace_
         available = kernel.Available(**request["kernel"])
         if available.whole:
             kernel.apply(available, readable=policy.readable, writable=policy.writable, network=policy.network)
-        audit.install(policy, violations)
+        if request["hook"]:
+            audit.install(policy, violations)
         report = _execute(request["code"], violations)
         _send(report_fd, report)
     except BaseException as error:  # our own failure, or the code's tampering: say so on stderr, report nothing
@@ -78,6 +79,7 @@ def _enter(request: dict[str, Any], trace_fd: int) -> None:
     run_dir = request["run_dir"]
     os.chdir(run_dir)
     os.environ.update(HOME=run_dir, TMPDIR=run_dir)
+    os.environ.pop("PYTHONHOME", None)
     sys.path[:0] = [run_dir, *request["paths"]]
     sys.argv = [FILENAME]
     sys.dont_write_bytecode = True

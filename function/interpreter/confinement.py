@@ -240,7 +240,7 @@ def become_subreaper() -> bool:
 # ---- the truth about it -----------------------------------------------------------------------------------------
 
 
-def layers(alone_here: bool, available: Available, *, network: bool) -> list[tuple[str, bool, str]]:
+def layers(alone_here: bool, available: Available, *, network: bool, hook: bool) -> list[tuple[str, bool, str]]:
     """Name, whether active here, and what it does or why not. `get_environment_info` shows this."""
     shared = "not applied: other processes run under this uid"
     absent = "this kernel or the filter around this process refuses it, as inside a Lambda function"
@@ -266,7 +266,16 @@ def layers(alone_here: bool, available: Available, *, network: bool) -> list[tup
             not secrets_here,
             "not in this process's memory or environment" if not secrets_here else "present",
         ),
-        ("audit-hook", True, "names what it refuses; not a boundary: code that reaches C passes it"),
+        (
+            "execute-only",
+            alone_here,
+            "the templates' memory and environment are closed to the code" if alone_here else shared,
+        ),
+        (
+            "audit-hook",
+            hook,
+            "names what it refuses; not a boundary: code that reaches C passes it" if hook else "switched off",
+        ),
         (
             "network",
             not network,

@@ -20,25 +20,35 @@ from interpreter import confinement, kernel
 from interpreter.confinement import Limits
 from interpreter.files import FileError, collect, decode, left, write
 from interpreter.outcome import Completed, complete, refused
-from interpreter.packages import INSTALL_LIMIT_S, Overlay, PackageError, PackageInstaller
-from interpreter.template import ROOT, Template, TemplateLost, readable_directories, shipped_font_lists
+from interpreter.packages import INSTALL_LIMIT_S, Overlay, PackageError, PackageInstaller, PackagePolicy
+from interpreter.template import MATPLOTLIB, ROOT, Template, TemplateLost, readable_directories, shipped_font_lists
 from interpreter.watch import Watched, watch
 
+PACKAGES = ".packages"  # where runtime installs lie, below the scratch directory
 HEAVY = ("numpy", "numpy.random", "pandas", "matplotlib", "matplotlib.pyplot")
 
 
 class Interpreter:
     """The templates of one environment, and `run`.
 
-    `limits` bound each run; `preload` names the modules of the heavy template; `scratch` is where runs have their
-    directories. Thread-safe: each run has a child and pipes of its own.
+    `limits` bound each run; `preload` names the modules of the heavy template; `packages` is what calls may install;
+    `scratch` is where runs have their directories; without `hook` the other layers stand alone, to be measured.
+    Thread-safe: each run has a child and pipes of its own.
     """
 
     def __init__(
-        self, limits: Limits, *, preload: Sequence[str] = HEAVY, network: bool = False, scratch: Path | None = None
+        self,
+        limits: Limits,
+        *,
+        preload: Sequence[str] = HEAVY,
+        network: bool = False,
+        packages: PackagePolicy | None = None,
+        hook: bool = True,
+        scratch: Path | None = None,
     ) -> None:
         self.limits = limits
         self.network = network
+        self.hook = hook
         self.scratch = scratch or Path(tempfile.gettempdir())
         self.alone = confinement.alone()
         self._ancestors = confinement.ancestors()
@@ -46,14 +56,14 @@ class Interpreter:
         self._preload = tuple(preload)
         self._lock = threading.Lock()
         self._templates: dict[str, Template] = {}
-        self.packages = PackageInstaller(self.scratch / ".packages")
+        self.packages = PackageInstaller(self.scratch / PACKAGES, packages)
         if self.alone:
             confinement.wipe(str(self.scratch))
-        self.matplotlib = self.scratch / ".matplotlib"
-        self.matplotlib.mkdir(exist_ok=True)
+        matplotlib = self.scratch / MATPLOTLIB
+        matplotlib.mkdir(exist_ok=True)
         for fonts in shipped_font_lists():  # matplotlib wants a directory it can write to, and its list in it
-            shutil.copy(fonts, self.matplotlib)
-        self._readable = readable_directories(self.matplotlib)
+            shutil.copy(fonts, matplotlib)
+        self._readable = readable_directories(matplotlib)
         for kind in ("bare", "heavy"):
             self._template(kind)
 
@@ -138,7 +148,7 @@ class Interpreter:
             if template is None or template.process.poll() is not None:
                 if template is not None:
                     template.close()
-                template = Template(self._preload if kind == "heavy" else (), self.matplotlib)
+                template = Template(self._preload if kind == "heavy" else (), self.scratch, execute_only=self.alone)
                 self._templates[kind] = template
             return template
 
@@ -167,6 +177,7 @@ class Interpreter:
             "limits": asdict(self.limits) | {"timeout_s": timeout_s},
             "tasks_now": sum(task.threads for task in confinement.own_tasks()) if self.alone else None,
             "kernel": asdict(self.kernel),
+            "hook": self.hook,
             "policy": {"readable": self._readable, "hidden": [str(ROOT)], "network": self.network},
         }
 
@@ -174,7 +185,7 @@ class Interpreter:
         self.kill_strays()
         confinement.remove(run_dir)
         if self.alone:
-            confinement.wipe(str(self.scratch), keep=(".matplotlib", ".packages"))
+            confinement.wipe(str(self.scratch), keep=(MATPLOTLIB, PACKAGES))
 
     def kill_strays(self) -> None:
         """Where the environment is ours alone, end all that is not us. Elsewhere the templates end their orphans."""
@@ -184,7 +195,7 @@ class Interpreter:
 
     def layers(self) -> list[tuple[str, bool, str]]:
         """Each confinement layer: name, whether it is active here, and what it does or why it is not."""
-        return confinement.layers(self.alone, self.kernel, network=self.network)
+        return confinement.layers(self.alone, self.kernel, network=self.network, hook=self.hook)
 
 
 def imported_modules(code: str) -> Iterator[str]:

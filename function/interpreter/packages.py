@@ -48,6 +48,18 @@ class Overlay:
 
 
 @dataclass(frozen=True, slots=True)
+class PackagePolicy:
+    """What a deployment lets calls install, by normalized name; an empty `allow` allows every name.
+
+    `allow` judges what is asked for, `deny` also what would come with it.
+    """
+
+    index_url: str | None = None
+    allow: frozenset[str] = frozenset()
+    deny: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Installed:
     overlay: Overlay
     digests: dict[str, str]  # relative path -> SHA-256
@@ -101,19 +113,22 @@ def satisfied(requirement: Requirement) -> bool:
 class PackageInstaller:
     """Installs into directories below `directory`, one for each set of requirements."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, policy: PackagePolicy | None = None) -> None:
         self.directory = directory
+        self.policy = policy or PackagePolicy()
         self._installed: dict[str, Installed] = {}
 
     def install(self, requirements: Sequence[str], *, timeout_s: float = INSTALL_LIMIT_S) -> Overlay:
         """Make `requirements` importable from the returned overlay; costs nothing where they are satisfied already.
 
-        Raises PackageError: InvalidRequirement, PackageNotFound, InstallTimeout, NoNetwork, PackageTooLarge or
-        InstallFailed, with a sentence.
+        Raises PackageError: InvalidRequirement, PackageDenied, PackageNotFound, InstallTimeout, NoNetwork,
+        PackageTooLarge or InstallFailed, with a sentence.
         """
         missing = [requirement for requirement in parse(requirements) if not satisfied(requirement)]
         if not missing:
             return Overlay()
+        for requirement in missing:
+            self._check_allowed(requirement.name, asked_for=True)
         wanted = sorted(str(requirement) for requirement in missing)
         key = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:16]
         known = self._installed.get(key)
@@ -126,9 +141,12 @@ class PackageInstaller:
         deadline = time.monotonic() + timeout_s
         self.directory.mkdir(mode=0o700, exist_ok=True)
         try:
-            pins = _resolve(wanted, self.directory, deadline, timeout_s)
+            pip = Pip(self.directory, self.policy.index_url, deadline, timeout_s)
+            pins = pip.resolve(wanted)
+            for name, _version in pins:
+                self._check_allowed(name, asked_for=False)
             if pins:
-                _unpack(pins, target, self.directory, deadline, timeout_s)
+                pip.unpack(pins, target)
             target.mkdir(exist_ok=True)
             digests = _digests(target)
         except BaseException:
@@ -139,80 +157,114 @@ class PackageInstaller:
         self._installed[key] = Installed(overlay, digests)
         return overlay
 
+    def _check_allowed(self, name: str, *, asked_for: bool) -> None:
+        normal = canonicalize_name(name)
+        if normal in self.policy.deny or (asked_for and self.policy.allow and normal not in self.policy.allow):
+            raise PackageError("PackageDenied", f"this deployment does not allow {name} to be installed")
+
     def close(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def _resolve(wanted: list[str], home: Path, deadline: float, limit_s: float) -> list[str]:
-    """`name==version` of all that must come beside what is preinstalled. pip sees the latter, so it is not doubled."""
-    report = home / "report.json"
-    arguments = ["install", "--dry-run", "--quiet", "--report", str(report), *wanted]
-    try:
-        _pip(arguments, home, deadline, limit_s)
-        items = json.loads(report.read_text())["install"]
-    finally:
-        report.unlink(missing_ok=True)
-    return [f"{item['metadata']['name']}=={item['metadata']['version']}" for item in items]
+@dataclass(frozen=True, slots=True)
+class Pip:
+    """pip as a process of its own, confined like the code but for the network; `limit_s` is over all of its calls."""
+
+    home: Path
+    index_url: str | None
+    deadline: float
+    limit_s: float
+
+    def resolve(self, wanted: list[str]) -> list[tuple[str, str]]:
+        """Name and version of all that must come beside what is preinstalled, which pip sees, so nothing is doubled.
+
+        Where several were asked for and that fails, each is tried alone, so that one does not hide the others.
+        """
+        try:
+            return self._report(wanted)
+        except PackageError as error:
+            if len(wanted) == 1 or error.name not in ("PackageNotFound", "InstallFailed"):
+                raise
+            first = error
+        problems = []
+        for one in wanted:
+            try:
+                self._report([one])
+            except PackageError as error:
+                problems.append(str(error))
+        raise PackageError(first.name, "; ".join(problems) or str(first))
+
+    def _report(self, wanted: list[str]) -> list[tuple[str, str]]:
+        report = self.home / "report.json"
+        try:
+            self._run("--dry-run", "--report", str(report), *wanted)
+            items = json.loads(report.read_text())["install"]
+        finally:
+            report.unlink(missing_ok=True)
+        return [(item["metadata"]["name"], item["metadata"]["version"]) for item in items]
+
+    def unpack(self, pins: list[tuple[str, str]], target: Path) -> None:
+        named = [f"{name}=={version}" for name, version in pins]
+        self._run("--no-deps", "--no-compile", "--target", str(target), *named)
+        size = sum(path.lstat().st_size for path in target.rglob("*"))
+        if size > MAX_INSTALLED_MB << 20:
+            message = (
+                f"{', '.join(named)} take {size >> 20} MB unpacked; at most {MAX_INSTALLED_MB} MB can be installed"
+            )
+            raise PackageError("PackageTooLarge", message)
+
+    def _run(self, *arguments: str) -> None:
+        where = pip_directory()
+        if where is None:
+            raise PackageError("InstallFailed", "this environment has no pip, so nothing can be installed at run time")
+        own = Path(__file__).resolve().parents[1]
+        path = [*(entry for entry in sys.path if entry and entry not in (str(own), os.getcwd())), where]
+        config = {"path": path, "home": str(self.home), "readable": [*path, *_PIP_READS]}
+        process = subprocess.Popen(
+            [sys.executable, "-I", str(own / "interpreter" / "pip_confined.py"), json.dumps(config), *_PIP, *arguments],
+            env=self._environment(),
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        try:
+            output, _ = process.communicate(timeout=max(self.deadline - time.monotonic(), 0.05))
+        except subprocess.TimeoutExpired:
+            message = f"installing did not finish within {self.limit_s:g} seconds"
+            raise PackageError("InstallTimeout", message) from None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.returncode:
+            raise _explain(output)
+
+    def _environment(self) -> dict[str, str]:
+        """pip's whole environment. An index's credentials travel here, never in argv."""
+        kept = ("PATH", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+        environment = {name: os.environ[name] for name in kept if name in os.environ}
+        environment |= {"HOME": str(self.home), "TMPDIR": str(self.home), "LANG": "C.UTF-8"}
+        if self.index_url:
+            environment["PIP_INDEX_URL"] = self.index_url
+        return environment
 
 
-def _unpack(pins: list[str], target: Path, home: Path, deadline: float, limit_s: float) -> None:
-    _pip(["install", "--quiet", "--no-deps", "--no-compile", "--target", str(target), *pins], home, deadline, limit_s)
-    size = sum(path.lstat().st_size for path in target.rglob("*"))
-    if size > MAX_INSTALLED_MB << 20:
-        message = f"{', '.join(pins)} take {size >> 20} MB unpacked; at most {MAX_INSTALLED_MB} MB can be installed"
-        raise PackageError("PackageTooLarge", message)
-
-
-def _pip(arguments: list[str], home: Path, deadline: float, limit_s: float) -> None:
-    pip = pip_directory()
-    if pip is None:
-        raise PackageError("InstallFailed", "this environment has no pip, so nothing can be installed at run time")
-    command = [
-        sys.executable,
-        "-c",
-        # pip is imported from where it was found, with the preinstalled packages visible to it and nothing of ours.
-        f"import sys; sys.path[:] = {_paths(pip)!r}; from pip._internal.cli.main import main; sys.exit(main())",
-        *arguments[:1],
-        "--only-binary=:all:",
-        "--no-input",
-        "--no-cache-dir",
-        "--disable-pip-version-check",
-        "--no-warn-conflicts",
-        "--retries=1",
-        *arguments[1:],
-    ]
-    process = subprocess.Popen(
-        command,
-        env=_pip_environment(home),
-        cwd=home,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=max(deadline - time.monotonic(), 0.05))
-    except subprocess.TimeoutExpired:
-        message = f"installing did not finish within {limit_s:g} seconds"
-        raise PackageError("InstallTimeout", message) from None
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    if process.returncode:
-        raise _explain(output)
-
-
-def _pip_environment(home: Path) -> dict[str, str]:
-    """pip's whole environment. An index's credentials travel here, never in argv."""
-    kept = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
-    environment = {name: os.environ[name] for name in kept if name in os.environ}
-    environment |= {"HOME": str(home), "TMPDIR": str(home), "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
-    if index := os.environ.get("INTERPRETER_INDEX_URL"):
-        environment["PIP_INDEX_URL"] = index
-    return environment
+_PIP = (
+    "install",
+    "--quiet",
+    "--only-binary=:all:",
+    "--no-input",
+    "--no-cache-dir",
+    "--disable-pip-version-check",
+    "--no-warn-conflicts",
+    "--retries=1",
+)
+# What resolving names and checking certificates reads, besides Python.
+_PIP_READS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc", "/usr/share", "/dev/urandom", "/proc/self/status")
 
 
 def pip_directory() -> str | None:
@@ -222,11 +274,6 @@ def pip_directory() -> str | None:
         return str(Path(spec.origin).parents[1])
     base = sysconfig.get_path("purelib", vars={"base": sys.base_prefix, "platbase": sys.base_prefix})
     return base if base and (Path(base) / "pip" / "__init__.py").is_file() else None
-
-
-def _paths(pip: str) -> list[str]:
-    own = str(Path(__file__).resolve().parents[1])
-    return [*(entry for entry in sys.path if entry and entry not in (own, os.getcwd())), pip]
 
 
 def _explain(output: str) -> PackageError:

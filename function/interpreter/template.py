@@ -10,14 +10,17 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+MATPLOTLIB = ".matplotlib"  # its directory below the scratch directory
 
 
 class TemplateLost(Exception):
@@ -27,19 +30,26 @@ class TemplateLost(Exception):
 class Template:
     """A running template process (`zygote`) and the socket it takes requests on."""
 
-    def __init__(self, preload: Sequence[str], matplotlib: Path) -> None:
+    def __init__(self, preload: Sequence[str], scratch: Path, *, execute_only: bool) -> None:
+        """Start one. `execute_only`: from a copy of Python that nobody may read (see `execute_only_python`)."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        config = {"root": str(ROOT), "sys_path": template_path(), "preload": tuple(preload)}
-        with theirs:
+        config = {
+            "root": str(ROOT),
+            "sys_path": template_path(),
+            "preload": tuple(preload),
+            "executable": sys.executable,
+        }
+        zygote = [str(ROOT / "interpreter" / "zygote.py"), str(theirs.fileno()), json.dumps(config)]
+        environment = template_environment(scratch / MATPLOTLIB)
+        python: contextlib.AbstractContextManager[list[str]] = contextlib.nullcontext([sys.executable, "-I"])
+        if execute_only:
+            # -I would ignore PYTHONHOME, which a copy needs to find its library; -P and -s are the rest of it.
+            python = execute_only_python(scratch)
+            environment |= {"PYTHONHOME": sys.base_prefix, "PYTHONNOUSERSITE": "1"}
+        with theirs, python as command:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    str(ROOT / "interpreter" / "zygote.py"),
-                    str(theirs.fileno()),
-                    json.dumps(config),
-                ],
-                env=template_environment(matplotlib),
+                [*command, *zygote],
+                env=environment,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -48,6 +58,7 @@ class Template:
         self.socket = ours
 
     def fork(self, fds: list[int]) -> None:
+        """Have it fork a child that gets `fds`. Raises TemplateLost."""
         try:
             socket.send_fds(self.socket, [b"!"], fds)
         except OSError as error:
@@ -60,6 +71,23 @@ class Template:
         self.process.wait()
 
 
+@contextlib.contextmanager
+def execute_only_python(scratch: Path) -> Iterator[list[str]]:
+    """The command of a copy of Python that may be executed and not read, removed once the process runs.
+
+    The kernel makes a process non-dumpable whose program its user may not read (execve(2), "would_dump"), without any
+    prctl: its memory, environment and descriptors in /proc are closed to the same uid, hence to the code.
+    """
+    directory = tempfile.mkdtemp(prefix=".python-", dir=scratch)
+    copy = os.path.join(directory, "python")
+    try:
+        shutil.copyfile(os.path.realpath(sys.executable), copy)
+        os.chmod(copy, 0o111)
+        yield [copy, "-P", "-s"]
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def template_path() -> list[str]:
     """sys.path of the templates: ours without the directory of the function's own code."""
     own = {str(ROOT), os.getcwd(), ""}
@@ -68,8 +96,10 @@ def template_path() -> list[str]:
 
 def template_environment(matplotlib: Path) -> dict[str, str]:
     """The whole environment of the templates, and so of the code: nothing of the handler's but what Python needs."""
-    kept = ("LD_LIBRARY_PATH", "PYTHONHOME", "TZ", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+    kept = ("TZ", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+    libraries = [os.environ.get("LD_LIBRARY_PATH", ""), f"{sys.base_prefix}/lib"]  # a copy has no $ORIGIN of its own
     return {name: os.environ[name] for name in kept if name in os.environ} | {
+        "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "MPLBACKEND": "Agg",

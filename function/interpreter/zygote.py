@@ -24,6 +24,7 @@ DESCRIPTORS = 6  # request, stdout, stderr, report, trace: the child's; status: 
 
 def main(control_fd: int, config: dict[str, Any]) -> None:
     sys.path[:] = config["sys_path"]
+    sys.executable = config["executable"]  # this process may run from a copy that is gone
     sys.path.insert(0, config["root"])
     from interpreter import child, confinement
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.server
+import json
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -13,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from interpreter import kernel, pip_confined
 from interpreter.confinement import Limits
 from interpreter.engine import Interpreter
-from interpreter.packages import PackageError, PackageInstaller, parse, preinstalled
+from interpreter.packages import PackageError, PackageInstaller, PackagePolicy, parse, preinstalled
 
 
 def wheel(index: Path, name: str, version: str, files: dict[str, str], requires: str = "") -> None:
@@ -65,16 +69,12 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def installer(index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackageInstaller:
-    monkeypatch.setenv("INTERPRETER_INDEX_URL", index)
-    return PackageInstaller(tmp_path / "packages")
+def installer(index: str, tmp_path: Path) -> PackageInstaller:
+    return PackageInstaller(tmp_path / "packages", PackagePolicy(index_url=index))
 
 
-def test_a_call_can_bring_a_package_and_what_it_needs(
-    index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("INTERPRETER_INDEX_URL", index)
-    interpreter = Interpreter(Limits(timeout_s=30), scratch=tmp_path)
+def test_a_call_can_bring_a_package_and_what_it_needs(index: str, tmp_path: Path) -> None:
+    interpreter = Interpreter(Limits(timeout_s=30), packages=PackagePolicy(index_url=index), scratch=tmp_path)
     try:
         execution = interpreter.run("import needsplus\nneedsplus.value", ["needsplus"]).execution
         assert (execution.result, execution.error) == ("42", None)
@@ -139,8 +139,36 @@ def test_the_time_limit_is_over_everything(installer: PackageInstaller) -> None:
     assert not list(installer.directory.glob("[0-9a-f]*")), "nothing half installed stays"
 
 
-def test_no_network_is_said(installer: PackageInstaller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INTERPRETER_INDEX_URL", "http://127.0.0.1:9/simple/")
+def test_one_failure_does_not_hide_another(installer: PackageInstaller) -> None:
+    with pytest.raises(PackageError, match=r"no-such-a is not in the index.*; no-such-b is not in the index"):
+        installer.install(["no-such-b", "pluswheel", "no-such-a"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "requirement", "denied"),
+    [
+        pytest.param({"deny": {"pluswheel"}}, "pluswheel", "pluswheel", id="denied"),
+        pytest.param({"deny": {"pluswheel"}}, "needsplus", "pluswheel", id="denied-as-a-dependency"),
+        pytest.param({"allow": {"needsplus"}}, "pluswheel", "pluswheel", id="not-allowed"),
+        pytest.param({"allow": {"needsplus"}}, "Needs.Plus", "Needs.Plus", id="another-name"),
+    ],
+)
+def test_a_deployment_can_deny(
+    index: str, tmp_path: Path, policy: dict[str, set[str]], requirement: str, denied: str
+) -> None:
+    limited = PackagePolicy(index, **{name: frozenset(names) for name, names in policy.items()})
+    with pytest.raises(PackageError, match=f"does not allow {denied}") as caught:
+        PackageInstaller(tmp_path / "packages", limited).install([requirement])
+    assert caught.value.name == "PackageDenied"
+
+
+def test_what_an_allowed_package_needs_may_come(index: str, tmp_path: Path) -> None:
+    policy = PackagePolicy(index, allow=frozenset({"needsplus"}))
+    assert PackageInstaller(tmp_path / "packages", policy).install(["needsplus"]).modules >= {"needsplus", "pluswheel"}
+
+
+def test_no_network_is_said(tmp_path: Path) -> None:
+    installer = PackageInstaller(tmp_path / "packages", PackagePolicy(index_url="http://127.0.0.1:9/simple/"))
     with pytest.raises(PackageError, match="cannot be reached") as caught:
         installer.install(["pluswheel"])
     assert caught.value.name == "NoNetwork"
@@ -154,3 +182,35 @@ def test_too_many_are_refused() -> None:
 def test_the_preinstalled_list_is_what_is_installed() -> None:
     names = dict(preinstalled())
     assert {"numpy", "pandas", "matplotlib", "mcp"} <= set(names)
+
+
+@pytest.mark.skipif(not kernel.probe().whole, reason="this kernel grants no seccomp and Landlock")
+def test_the_installer_is_confined(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    fake = tmp_path / "evil" / "pip" / "_internal" / "cli"
+    fake.mkdir(parents=True)
+    for directory in (fake, *fake.parents[:2]):
+        (directory / "__init__.py").write_text("")
+    (fake / "main.py").write_text(f"""
+import os
+def main():
+    for name, attempt in (("write", lambda: open({str(tmp_path / "outside")!r}, "w")), ("fork", os.fork)):
+        try:
+            attempt()
+        except OSError as error:
+            print(name, error.errno)
+    open("inside", "w").close()
+    return 0
+""")
+    home = str(tmp_path / "home")
+    config = {
+        "path": [str(tmp_path / "evil"), *sys.path],
+        "home": home,
+        "readable": [str(tmp_path / "evil"), *sys.path],
+    }
+    script = Path(pip_confined.__file__)
+    command = [sys.executable, "-I", str(script), json.dumps(config)]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["write 13", "fork 1"], done
+    assert (tmp_path / "home" / "inside").exists()
+    assert not (tmp_path / "outside").exists()
