@@ -259,7 +259,7 @@ def html(summary: Summary, zone: tzinfo, picture: bytes, title: str = "Log repor
     )
 
 
-def estimates_text(options: Sequence[Estimate], chosen_mb: int, *, width: int = 120) -> str:
+def estimates_text(options: Sequence[Estimate], chosen_mb: int | None, *, width: int = 120) -> str:
     """The sizes of `ops tune memory` for a terminal."""
     rows = tuple(
         (

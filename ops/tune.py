@@ -29,7 +29,7 @@ from ops.command import (
     selection_of,
 )
 from ops.failures import EXIT_PASS, Inconclusive, UsageError
-from ops.invocations import Invocations, fold
+from ops.invocations import Invocations, Ledger, fold
 from ops.logs import read_events
 from ops.memory_model import DEFAULT_SIZES, Estimate, Pricing, StrategyName
 from ops.percentiles import Sample
@@ -124,6 +124,9 @@ def _memory_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cold-share", type=float, default=0.01, help="cold starts among invocations (default 0.01)")
     parser.add_argument("--arch", choices=("x86_64", "arm64"), default="x86_64")
     parser.add_argument("--gateway", choices=("rest", "http", "none"), default="none", help="add its price")
+    parser.add_argument(
+        "--from", dest="from_run", metavar="DIR", help="only predict, from an earlier run's call records"
+    )
     parser.add_argument("--in-place", action="store_true", help="measure the function itself and restore it after")
     parser.add_argument("--dry-run", action="store_true", help="one invocation, to try the payload")
 
@@ -166,6 +169,8 @@ def _timeout_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _memory(args: argparse.Namespace, around: Surroundings) -> int:
+    if args.from_run:
+        return _predict(args, around)
     name = args.function or os.environ.get("P_FN_NAME")
     if not name:
         raise UsageError("No function is named; give --function NAME or set P_FN_NAME.")
@@ -196,6 +201,45 @@ def _memory(args: argparse.Namespace, around: Surroundings) -> int:
             advice = tune_memory(lambda size: shots(bench, size), first, candidates, goal)
     _write_memory(advice, folder, args, around)
     return EXIT_PASS
+
+
+def _predict(args: argparse.Namespace, around: Surroundings) -> int:
+    """A table from one size's logs alone: a hint where to measure, never a choice."""
+    if args.apply:
+        raise UsageError("A prediction from logs is not confirmed, so --apply does not go with --from.")
+    source = Path(args.from_run)
+    read_request(source)
+    ledger = fold(read_events(source / EVENTS))
+    options = predict_from_logs(ledger, _sizes(args.sizes), Pricing(args.arch, args.gateway))
+    if args.json:
+        around.out.write(json.dumps([asdict(option) for option in options], indent=2) + "\n")
+    else:
+        around.out.write(tables.estimates_text(options, chosen_mb=None))
+    around.say("Predicted from CPU time at one size and not confirmed: measure before you choose.")
+    return EXIT_PASS
+
+
+def predict_from_logs(ledger: Ledger, candidates: Sequence[int], pricing: Pricing) -> list[Estimate]:
+    """Every candidate by T(m) = wait + cpu / share(m), from warm invocations at the last size and their CPU time.
+
+    Raises Inconclusive without call records that tell CPU time. The interval of a prediction is not known here: low and
+    high are the prediction itself.
+    """
+    inv = ledger.invocations
+    if not len(inv) or not len(ledger.calls.cpu_ms):
+        raise Inconclusive("The run holds no call records with CPU time; measure instead, without --from.")
+    size = float(inv.memory_size_mb[-1])
+    warm = inv.duration_ms[~inv.is_cold & (inv.memory_size_mb == size)]
+    if not len(warm):
+        raise Inconclusive(f"The run holds no warm invocation at {size:g} MB; measure instead, without --from.")
+    mean, p95 = float(warm.mean()), float(np.quantile(warm, 0.95))
+    model = memory_model.fit_from_cpu(mean, sum(ledger.calls.cpu_ms) / len(inv), size)
+    times = {memory: model.duration_ms(memory) for memory in sorted({*candidates, int(size)})}
+    times[int(size)] = mean
+    return [
+        Estimate(m, len(warm) if m == size else 0, t, t, t, t * p95 / mean, pricing.dollars(t, m))
+        for m, t in times.items()
+    ]
 
 
 def tune_memory(

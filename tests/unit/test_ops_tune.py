@@ -26,9 +26,11 @@ from ops.bench import (
 )
 from ops.command import Surroundings
 from ops.failures import Inconclusive, OpsError, UsageError
-from ops.memory_model import DEFAULT_SIZES
+from ops.invocations import fold
+from ops.logs import LogEvent
+from ops.memory_model import DEFAULT_SIZES, Pricing
 from ops.settings_file import write_setting
-from ops.tune import Goal, tune_memory
+from ops.tune import Goal, predict_from_logs, tune_memory
 
 NAME = "code-interpreter"
 PAYLOAD = [Payload("p", "{}")]
@@ -332,3 +334,31 @@ def test_the_command_tunes_writes_files_and_applies(tmp_path, monkeypatch):
     samples = (tmp_path / "t" / "samples.jsonl").read_text().splitlines()
     assert (advice["chosen_mb"], advice["invocations"]) == (1536, len(samples))
     assert (tmp_path / "t" / "tune.png").read_bytes().startswith(b"\x89PNG")
+
+
+def logged_calls(count=40, duration=60.0, cpu=20.0):
+    """Warm invocations at 512 MB whose code reports its CPU time, one cold."""
+    for n in range(count):
+        cold = "Init Duration: 300 ms\t" if n == 0 else ""
+        report = f"REPORT RequestId: r{n}\tDuration: {duration} ms\tBilled Duration: 61 ms\tMemory Size: 512 MB\t{cold}"
+        yield LogEvent(2 * n, 2 * n, "g", "s", f"{n}", report)
+        record = {"tool": "execute_python", "outcome": "ok", "cpu_ms": cpu}
+        yield LogEvent(2 * n, 2 * n, "g", "s", f"{n}c", json.dumps(record))
+
+
+def test_one_size_in_the_logs_predicts_the_others_by_cpu_time():
+    # 20 ms of CPU take 69.1 ms at 512 of 1769 MB; the rest of the duration is 10 ms of waiting.
+    duration = 10 + 20 * 1769 / 512
+    options = {
+        o.memory_mb: o for o in predict_from_logs(fold(logged_calls(duration=duration)), [1024, 1769], Pricing())
+    }
+    assert options[512].measured == 39
+    assert options[512].mean_ms == pytest.approx(duration)
+    assert options[1769].mean_ms == pytest.approx(30)
+    assert options[1024].mean_ms == pytest.approx(10 + 20 * 1769 / 1024)
+
+
+@pytest.mark.parametrize("events", [[], list(logged_calls(1)), [e for e in logged_calls() if "REPORT" in e.message]])
+def test_without_cpu_time_or_warm_invocations_nothing_is_predicted(events):
+    with pytest.raises(Inconclusive, match="measure instead"):
+        predict_from_logs(fold(events), [1024], Pricing())
