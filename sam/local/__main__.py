@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from .environment import Site
 from .gateway import Gateway
 from .host import Host, LaunchError, probe
 from .logs import LogWriter
@@ -134,7 +135,7 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
     aws = await aws_task
     writer = LogWriter(aws.deliver)
     limit = options.concurrency or stack.reserved_concurrency or 10
-    pool = Pool(stack, limit, host, options.layer, writer.put)
+    pool = Pool(stack, limit, Site(host, options.layer, writer.put))
     gateway = Gateway(stack, pool, options.api_key or os.environ.get("SAM_LOCAL_API_KEY"))
     host, port = listening.getsockname()[:2]
     base = f"http://{host}:{port}"

@@ -115,7 +115,7 @@ class Aws:
                 body or b"{}", request_id=request_id, client_context=request.headers.get("X-Amz-Client-Context", "")
             )
         except Throttled as error:
-            reason = {"Reason": "ReservedFunctionConcurrentInvocationLimitExceeded"}
+            reason = {"Reason": error.reason}
             return _aws_error(429, "TooManyRequestsException", str(error), reason)
         headers = {"X-Amz-Executed-Version": "$LATEST", "Content-Type": "application/json"}
         if outcome.function_error is not None:

@@ -1,6 +1,7 @@
 """One execution environment: a real awslambdaric process behind its own Runtime API, with Lambda's limits and lines.
 
 It runs one invocation at a time and never serves HTTP clients; the pool decides when it starts and when it ends.
+What the runtime does when it fails: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 """
 
 import asyncio
@@ -20,15 +21,30 @@ from pathlib import Path
 from typing import Any
 
 from . import logs, processes
-from .host import Host, LaunchError, Layout, launch, layout
+from .cpu import Share
+from .host import Host, Launched, LaunchError, Layout, launch, layout
 from .runtime import Answer, Invocation, RuntimeApi
 from .stack import Stack
 
 POLL_S = 0.01  # how often memory is looked at: a fast allocator overshot a 512 MB limit by 8 MB at 5 ms
 INIT_LIMIT_S = 10.0
+LONG_INIT_LIMIT_S = 130.0  # provisioned concurrency and SnapStart: this or the function's timeout, the longer one
 REAP_S = 5.0
 MB = 1024 * 1024
+ON_DEMAND, PROVISIONED, SNAP_START = "on-demand", "provisioned-concurrency", "snap-start"
 _PIPE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """How environments are made on this machine, the same for all of one stack."""
+
+    host: Host
+    layer: Path | None
+    write_log: Callable[[logs.LogEvent], None]
+    new_share: Callable[[int], Share] | None = None  # of memory in MB; None gives every environment the whole machine
+    freezes: bool = True
+    init_limit_s: float = INIT_LIMIT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +54,40 @@ class Outcome:
     payload: bytes
     function_error: str | None
     log_tail: bytes
+    duration_ms: float = 0.0
+    version: str = "$LATEST"
+
+
+@dataclass(frozen=True, slots=True)
+class InitFailure:
+    """Why a runtime did not come up: `status` is error or timeout; `answer` is what a caller is told."""
+
+    status: str
+    error_type: str | None
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Why an invocation was cut off: its `status`, and for an error its type and cause."""
+
+    status: str
+    kind: str
+    cause: str = ""
 
 
 class Environment:
-    """Lives from `start` to `stop`; `lost` is true once it cannot take another invocation."""
+    """Lives from `start` to `stop`. A runtime that fails is started again, in the next invocation and with the same
+    /tmp, as Lambda does; `lost` is true once there is nothing left to start it in.
+    """
 
-    def __init__(
-        self, stack: Stack, host: Host, layer: Path | None, write_log: Callable[[logs.LogEvent], None]
-    ) -> None:
+    def __init__(self, stack: Stack, site: Site, kind: str = ON_DEMAND, tenant: str | None = None) -> None:
         self.stack = stack
+        self.kind = kind
+        self.tenant = tenant
         self.lost = False
-        self.stream = f"{time.strftime('%Y/%m/%d', time.gmtime())}/[$LATEST]{uuid.uuid4().hex}"
-        self._host = host
-        self._layer = layer
-        self._write_log = write_log
+        self.stream = f"{time.strftime('%Y/%m/%d', time.gmtime())}/[{stack.version}]{uuid.uuid4().hex}"
+        self._site = site
         self._platform = logs.Platform(
             log_format=stack.log_format,
             function_name=stack.function_name,
@@ -59,88 +95,157 @@ class Environment:
             region=stack.region,
             stream=self.stream,
             memory_mb=stack.memory_mb,
+            initialization_type=kind,
+            version=stack.version,
+            tenant=tenant,
+            system_level=stack.system_log_level,
         )
         self._tail = bytearray()
         self._init_ms: float | None = None
+        self._restore_ms: float | None = None
         self._max_memory = 0
         self._peak_resident = 0
-        self._process: asyncio.subprocess.Process | None = None
-        self._exited: asyncio.Task[int] | None = None
+        self._launched: Launched | None = None
+        self._gone: asyncio.Task[int] | None = None
+        self._exited: asyncio.Future[int] | None = None
         self._readers: list[_Reader] = []
         self._lines = logs.Lines()
         self._frames = logs.Frames()
         self._api = RuntimeApi()
+        self._share: Share | None = None
+        self._frozen: list[int] = []
         self._making = asyncio.Lock()  # held while there may be a process that nobody knows of yet
         self._scratch = Path(tempfile.mkdtemp(prefix="sam-local-"))
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Run the init phase: start the process and wait until it asks for its first event, ends, or times out."""
+        """Run the init phase. Its failure is no error here: the first invocation tries once more. Raises LaunchError.
+
+        With SnapStart it ends where the snapshot would be taken, and `restore` goes on from there.
+        """
         self._say(logs.init_start(self._platform, time.time()))
         async with self._making:
             if self.lost:
                 raise LaunchError("the stack is ending")
-            await self._spawn()
+            await self._make()
         began = time.monotonic()  # Lambda's init begins with the runtime; making the environment is not in it
-        assert self._exited is not None
-        # Lambda cuts init at 10 s and tries once more inside the invocation, with the function's timeout; here it is
-        # one try with the longer of the two.
-        await _first_of(self._api.ready, self._exited, timeout_s=max(INIT_LIMIT_S, self.stack.timeout_s))
+        failure = await self._run_init(began + self._init_limit_s)
         self._init_ms = (time.monotonic() - began) * 1000
-        if not self._api.ready.done():
-            await self._fail_init()
+        if failure is None:
+            self._say(logs.init_report(self._platform, time.time(), self._init_ms, "success"))
+        else:
+            status, kind = failure.status, failure.error_type
+            self._say(logs.init_report(self._platform, time.time(), self._init_ms, status, kind))
+        if self.kind == SNAP_START:
+            self._init_ms = None  # it was when the version was published
+        if self._share is not None and self._launched is not None:
+            self._share.limit(self._launched.top)
+
+    async def restore(self) -> None:
+        """Go on from the snapshot; the invocation's report tells how long it took."""
+        self.thaw()
+        self._say(logs.restore_start(self._platform, time.time()))
+        began = time.monotonic()
+        self._api.release()
+        failure = await self._until_ready(began + INIT_LIMIT_S) if self._runs else None
+        self._restore_ms = (time.monotonic() - began) * 1000
+        status, kind = ("success", None) if failure is None else (failure.status, failure.error_type)
+        self._say(logs.restore_report(self._platform, time.time(), self._restore_ms, status, kind))
 
     async def stop(self) -> None:
         """End every process of this environment and remove what it left. May be called twice."""
         self.lost = True
+        if self._share is not None:
+            self._share.rest()
         async with self._making:
-            await self._end_processes()
+            if self._launched is not None and self._gone is not None:
+                if not self._gone.done():
+                    processes.kill_below(self._launched.process.pid)
+                    await _first_of(self._gone, timeout_s=REAP_S)
+                if not self._gone.done():
+                    processes.kill_tree(self._launched.process.pid)
+                await self._gone
+                self._launched.close()
         await self._api.close()
         for reader in self._readers:
             reader.close()
+        if self._share is not None:
+            self._share.close()
         await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
 
-    async def invoke(self, payload: bytes, trace_id: str, request_id: str, client_context: str = "") -> Outcome:
+    def freeze(self) -> None:
+        """Stop every process, as Lambda does between invocations."""
+        if self._site.freezes and self._runs and not self._frozen and self._launched is not None:
+            if self._share is not None:
+                self._share.rest()
+            self._frozen = processes.stop_below(self._launched.top)
+
+    def thaw(self) -> None:
+        """Let the processes go on. Nothing happens when they do."""
+        if self._frozen:
+            processes.send(self._frozen, signal.SIGCONT)
+            self._frozen = []
+        if self._share is not None and self._runs:
+            self._share.wake()
+
+    @property
+    def _runs(self) -> bool:
+        return self._exited is not None and not self._exited.done()
+
+    @property
+    def _init_limit_s(self) -> float:
+        if self.kind == ON_DEMAND:
+            return self._site.init_limit_s
+        return max(LONG_INIT_LIMIT_S, self.stack.timeout_s)
+
+    # -- one invocation -----------------------------------------------------------------------------------------
+
+    async def invoke(
+        self, payload: bytes, trace_id: str, request_id: str, client_context: str = "", arn: str = ""
+    ) -> Outcome:
         """Run one event to its end, whatever end that is, and write its log lines. Never raises for the function."""
         self._tail.clear()
-        if self._api.init_error is not None:
-            return self._report_failed_init(request_id, self._api.init_error)
+        self.thaw()
         timeout_s = self.stack.timeout_s
         invocation = Invocation(
             request_id=request_id,
             payload=payload,
             deadline_ms=int((time.time() + timeout_s) * 1000),
-            function_arn=self.stack.function_arn,
+            function_arn=arn or self.stack.function_arn,
             trace_id=trace_id,
             client_context=client_context,
+            tenant=self.tenant or "",
         )
-        self._say(logs.start(self._platform, time.time(), request_id))
         began = time.monotonic()
+        failure = None if self._runs else await self._init_again(began, timeout_s)
+        self._say(logs.start(self._platform, time.time(), request_id))
+        if failure is not None:
+            return self._report_failed_init(invocation, began, failure)
         await self._api.offer(invocation)
-        out_of_memory = await self._wait(invocation, began + timeout_s)
+        loss = await self._wait(invocation, began + timeout_s)
         duration_ms = ((invocation.answered_at or time.monotonic()) - began) * 1000
-        if invocation.done.done():
+        if loss is None:
             self._look_at_memory()
             return self._report_done(invocation, duration_ms)
-        return await self._report_lost(invocation, duration_ms, out_of_memory)
+        return await self._report_lost(invocation, duration_ms, loss)
 
-    # -- one invocation -----------------------------------------------------------------------------------------
-
-    async def _wait(self, invocation: Invocation, deadline: float) -> bool:
-        """Until done, process gone, deadline, or memory past the limit; returns whether it was memory."""
+    async def _wait(self, invocation: Invocation, deadline: float) -> Loss | None:
+        """Until done (None), process gone, deadline, or memory past the limit."""
         assert self._exited is not None
-        limit = self.stack.memory_mb * MB
-        while not invocation.done.done() and not self._exited.done():
+        while not invocation.done.done():
+            if self._exited.done():
+                return Loss("error", "Runtime.ExitError", _cause(self._exited.result()))
             left = deadline - time.monotonic()
             if left <= 0:
-                return False
+                return Loss("timeout", "Sandbox.Timedout")
             await _first_of(invocation.done, self._exited, timeout_s=min(POLL_S, left))
-            if invocation.done.done():
-                return False
-            if self._look_at_memory() > limit:
-                return True
-        return False
+            if not invocation.done.done() and self._is_out_of_memory():
+                return Loss("error", "Runtime.OutOfMemory", "signal: killed")
+        return None
+
+    def _is_out_of_memory(self) -> bool:
+        return self._look_at_memory() > self.stack.memory_mb * MB
 
     def _look_at_memory(self) -> int:
         """The most memory seen so far, in bytes.
@@ -148,10 +253,8 @@ class Environment:
         The quick figure counts pages shared by fork once per process; only a new high of it is worth the exact one,
         which costs milliseconds, and only the exact one is reported or kills.
         """
-        assert self._process is not None
-        pids = processes.descendants(self._process.pid)
-        if self._host.isolated:
-            del pids[:1]  # its init is ours, as the one of Lambda is AWS's
+        assert self._launched is not None
+        pids = processes.descendants(self._launched.top)
         resident = processes.resident_bytes(pids)
         if resident > min(self._peak_resident + MB, self.stack.memory_mb * MB):
             self._peak_resident = resident
@@ -163,118 +266,158 @@ class Environment:
         assert answer is not None
         self._drain()
         status = "success" if answer.error_type is None else "error"
-        self._say(
-            logs.end_and_report(
-                self._platform, time.time(), self._figures(invocation, duration_ms, status, answer.error_type)
-            )
-        )
-        return Outcome(answer.payload, None if answer.error_type is None else "Unhandled", self._log_tail())
+        self._say_report(invocation, duration_ms, status, answer.error_type)
+        error = None if answer.error_type is None else "Unhandled"
+        return self._outcome(answer.payload, error, duration_ms)
 
-    async def _report_lost(self, invocation: Invocation, duration_ms: float, out_of_memory: bool) -> Outcome:
-        assert self._exited is not None
-        exited_by_itself = self._exited.done()
-        await self._end_processes()
+    async def _report_lost(self, invocation: Invocation, duration_ms: float, loss: Loss) -> Outcome:
+        await self._end_runtime()
         self._drain()
-        request_id = invocation.request_id
-        limit_mb = self.stack.memory_mb
-        if out_of_memory:
-            self._max_memory = limit_mb * MB  # what Lambda shows; the overshoot is our polling
-            kind, cause, status = "Runtime.OutOfMemory", "signal: killed", "error"
-        elif exited_by_itself:
-            kind, cause, status = "Runtime.ExitError", _cause(self._exited.result()), "error"
-        else:
-            kind, cause, status = "Sandbox.Timedout", "", "timeout"
-        if status == "timeout":
+        request_id, now_s = invocation.request_id, time.time()
+        if loss.kind == "Runtime.OutOfMemory":
+            self._max_memory = self.stack.memory_mb * MB  # what Lambda shows; the overshoot is our polling
+        if loss.status == "timeout":
             duration_ms = self.stack.timeout_s * 1000.0
             message = f"RequestId: {request_id} Error: Task timed out after {self.stack.timeout_s:.2f} seconds"
-            self._say(logs.timed_out(self._platform, time.time(), request_id, self.stack.timeout_s))
+            self._say(logs.timed_out(self._platform, now_s, request_id, self.stack.timeout_s))
         else:
-            message = f"RequestId: {request_id} Error: Runtime exited with error: {cause}"
-            self._say(logs.exit_error(self._platform, request_id, cause, kind))
-        named = None if status == "timeout" else kind
-        self._say(
-            logs.end_and_report(self._platform, time.time(), self._figures(invocation, duration_ms, status, named))
-        )
+            message = f"RequestId: {request_id} Error: {logs.exit_message(loss.cause)}"
+            self._say(logs.exit_error(self._platform, request_id, loss.cause, loss.kind))
+        self._say_report(invocation, duration_ms, loss.status, None if loss.status == "timeout" else loss.kind)
+        self._max_memory = self._peak_resident = 0  # the next runtime's figures are its own
         if invocation.answer is not None and invocation.answer.error_type is None:
-            return Outcome(invocation.answer.payload, None, self._log_tail())  # it had answered before it went
-        return Outcome(_error(kind, message), "Unhandled", self._log_tail())
+            return self._outcome(invocation.answer.payload, None, duration_ms)  # it had answered before it went
+        return self._outcome(_error(loss.kind, message), "Unhandled", duration_ms)
 
-    def _figures(self, invocation: Invocation, duration_ms: float, status: str, error_type: str | None) -> logs.Report:
+    def _say_report(self, invocation: Invocation, duration_ms: float, status: str, error_type: str | None) -> None:
         init_ms, self._init_ms = self._init_ms, None
-        return logs.Report(
+        restore_ms, self._restore_ms = self._restore_ms, None
+        report = logs.Report(
             request_id=invocation.request_id,
             duration_ms=duration_ms,
             memory_mb=self.stack.memory_mb,
             max_memory_mb=min(-(-self._max_memory // MB), self.stack.memory_mb),
             init_ms=init_ms,
+            restore_ms=restore_ms,
             status=status,
             error_type=error_type,
-        )
-
-    # -- a failed init ------------------------------------------------------------------------------------------
-
-    async def _fail_init(self) -> None:
-        assert self._exited is not None
-        exited = self._exited.done()
-        await self._end_processes()
-        self._drain()
-        if self._api.init_error is None:
-            kind = "Runtime.ExitError" if exited else "Sandbox.Timedout"
-            cause = _cause(self._exited.result()) if exited else "init timed out"
-            self._api.init_error = Answer(_error(kind, f"Error: Runtime exited with error: {cause}"), kind)
-        status = "error" if exited else "timeout"
-        error_type = self._api.init_error.error_type if exited else None
-        self._say(logs.init_report(self._platform, time.time(), self._init_ms or 0.0, status, error_type))
-
-    def _report_failed_init(self, request_id: str, error: Answer) -> Outcome:
-        self._say(logs.start(self._platform, time.time(), request_id))
-        report = logs.Report(
-            request_id=request_id,
-            duration_ms=0.0,
-            memory_mb=self.stack.memory_mb,
-            max_memory_mb=min(-(-self._max_memory // MB), self.stack.memory_mb),
-            init_ms=self._init_ms,
-            status="error",
-            error_type=error.error_type,
+            trace=self._trace(invocation.trace_id),
+            produced_bytes=len(invocation.answer.payload) if invocation.answer else 0,
+            init_is_billed=self.kind != PROVISIONED,
         )
         self._say(logs.end_and_report(self._platform, time.time(), report))
-        return Outcome(error.payload, "Unhandled", self._log_tail())
 
-    async def _end_processes(self) -> None:
-        """Kill what the launcher started and let it reap that; a launcher that does not end by then is killed too."""
-        self.lost = True
-        if self._process is None or self._exited is None:
+    def _trace(self, trace_id: str) -> logs.Trace | None:
+        parts = dict(part.split("=", 1) for part in trace_id.split(";") if "=" in part)
+        if not self.stack.tracing or "Root" not in parts or parts.get("Sampled") == "0":
+            return None
+        return logs.Trace(parts["Root"], secrets.token_hex(8))
+
+    def _outcome(self, payload: bytes, error: str | None, duration_ms: float) -> Outcome:
+        return Outcome(payload, error, bytes(self._tail), duration_ms, self.stack.version)
+
+    # -- init ---------------------------------------------------------------------------------------------------
+
+    async def _run_init(self, deadline: float) -> InitFailure | None:
+        """Start a runtime and wait until it is ready (None), failed, took too long, or took too much memory."""
+        assert self._launched is not None
+        await self._api.close()
+        self._api = RuntimeApi()
+        await self._api.serve(self._launched.listening.dup())
+        self._exited = await self._launched.run()
+        return await self._until_ready(deadline)
+
+    async def _until_ready(self, deadline: float) -> InitFailure | None:
+        api, exited = self._api, self._exited
+        assert exited is not None
+        # A snapshot is waited for once; after its release the runtime asks for its first event like any other.
+        reached = [api.ready] if api.restoring.done() else [api.ready, api.restoring]
+        while not any(future.done() for future in reached):
+            if exited.done():
+                return await self._init_failed("error", "Runtime.ExitError", _cause(exited.result()))
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return await self._init_failed("timeout", "Sandbox.Timedout", "init timed out")
+            await _first_of(*reached, exited, timeout_s=min(POLL_S, left))
+            if not any(future.done() for future in reached) and self._is_out_of_memory():
+                return await self._init_failed("error", "Runtime.OutOfMemory", "signal: killed")
+        return None
+
+    async def _init_failed(self, status: str, kind: str, cause: str) -> InitFailure:
+        said = self._api.init_error
+        await self._end_runtime()
+        self._drain()
+        if said is not None:
+            return InitFailure("error", said.error_type, said)
+        error_type = kind if status == "error" else None
+        return InitFailure(status, error_type, Answer(_error(kind, f"Error: {logs.exit_message(cause)}"), kind))
+
+    async def _init_again(self, began: float, timeout_s: float) -> InitFailure | None:
+        """The init that Lambda runs inside an invocation, after one that failed or a runtime that was lost.
+
+        It counts as the invocation's duration and against its timeout, and has a line only when it fails.
+        """
+        self._init_ms = None
+        failure = await self._run_init(began + timeout_s)
+        if failure is not None:
+            init_ms = (time.monotonic() - began) * 1000
+            self._say(
+                logs.init_report(
+                    self._platform, time.time(), init_ms, failure.status, failure.error_type, phase="invoke"
+                )
+            )
+        return failure
+
+    def _report_failed_init(self, invocation: Invocation, began: float, failure: InitFailure) -> Outcome:
+        duration_ms = (time.monotonic() - began) * 1000
+        answer = failure.answer
+        if failure.status == "timeout":
+            duration_ms = self.stack.timeout_s * 1000.0
+            request_id = invocation.request_id
+            self._say(logs.timed_out(self._platform, time.time(), request_id, self.stack.timeout_s))
+            message = f"RequestId: {request_id} Error: Task timed out after {self.stack.timeout_s:.2f} seconds"
+            answer = Answer(_error("Sandbox.Timedout", message), "Sandbox.Timedout")
+        self._say_report(invocation, duration_ms, failure.status, failure.error_type)
+        return self._outcome(answer.payload, "Unhandled", duration_ms)
+
+    async def _end_runtime(self) -> None:
+        """Kill the runtime and all it started, and wait until that is reaped; what surrounds it stays."""
+        if self._launched is None or self._exited is None:
             return
+        if self._share is not None:
+            self._share.rest()
+        processes.kill_below(self._launched.top)
+        await _first_of(self._exited, timeout_s=REAP_S)
         if not self._exited.done():
-            processes.kill_below(self._process.pid)
-            await _first_of(self._exited, timeout_s=REAP_S)
-        if not self._exited.done():
-            processes.kill_tree(self._process.pid)
-        await self._exited
+            processes.kill_tree(self._launched.process.pid)
+            await self._exited
 
     # -- the process --------------------------------------------------------------------------------------------
 
-    async def _spawn(self) -> None:
+    async def _make(self) -> None:
         output, telemetry = _Reader(self._on_output), _Reader(self._on_telemetry)
         self._readers = [output, telemetry]
-        place = layout(self._host, self.stack.code_dir, self._layer, self._scratch)
-        launched = await launch(
-            self._host,
+        site = self._site
+        if site.new_share is not None:
+            self._share = site.new_share(self.stack.memory_mb)
+        place = layout(site.host, self.stack.code_dir, site.layer, self._scratch)
+        self._launched = await launch(
+            site.host,
             place,
             ["-m", "awslambdaric", self.stack.handler],
             {**self._variables(place), "_LAMBDA_TELEMETRY_LOG_FD": str(telemetry.child_fd)},
             self._scratch,
             output=output.child_fd,
             pass_fds=(telemetry.child_fd,),
+            tmp_mb=self.stack.ephemeral_mb,
+            share=self._share,
         )
-        self._process = launched.process
-        self._exited = asyncio.create_task(self._process.wait())
-        self._exited.add_done_callback(self._on_exit)
+        self._gone = asyncio.create_task(self._launched.process.wait())
+        self._gone.add_done_callback(self._on_gone)
         for reader in self._readers:
             reader.begin()
-        await self._api.serve(launched.listening)
 
-    def _on_exit(self, _: object) -> None:
+    def _on_gone(self, _: object) -> None:
         self.lost = True
 
     def _variables(self, place: Layout) -> dict[str, str]:
@@ -294,12 +437,14 @@ class Environment:
             "AWS_DEFAULT_REGION": stack.region,
             "AWS_EXECUTION_ENV": f"AWS_Lambda_{stack.runtime}",
             "AWS_LAMBDA_FUNCTION_NAME": stack.function_name,
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_VERSION": stack.version,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(stack.memory_mb),
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-            "AWS_LAMBDA_LOG_GROUP_NAME": stack.log_group,
-            "AWS_LAMBDA_LOG_STREAM_NAME": self.stream,
+            "AWS_LAMBDA_INITIALIZATION_TYPE": self.kind,
+            # A snapshot is taken before anyone knows its stream.
+            **({} if self.kind == SNAP_START else {"AWS_LAMBDA_LOG_GROUP_NAME": stack.log_group}),
+            **({} if self.kind == SNAP_START else {"AWS_LAMBDA_LOG_STREAM_NAME": self.stream}),
             "AWS_LAMBDA_LOG_FORMAT": stack.log_format,
+            **({"AWS_LAMBDA_LOG_LEVEL": stack.application_log_level} if stack.application_log_level else {}),
             "AWS_ACCESS_KEY_ID": "ASIA" + secrets.token_hex(8).upper(),
             "AWS_SECRET_ACCESS_KEY": secrets.token_urlsafe(30),
             "AWS_SESSION_TOKEN": secrets.token_urlsafe(120),
@@ -313,12 +458,9 @@ class Environment:
             self._log(now_ms, line)
 
     def _log(self, timestamp_ms: int, message: str) -> None:
-        self._write_log(logs.LogEvent(self.stream, timestamp_ms, message))
+        self._site.write_log(logs.LogEvent(self.stream, timestamp_ms, message))
         self._tail += message.encode("utf-8", "replace") + (b"" if message.endswith("\n") else b"\n")
         del self._tail[: -logs.LOG_TAIL_BYTES]
-
-    def _log_tail(self) -> bytes:
-        return bytes(self._tail)
 
     def _on_output(self, data: bytes) -> None:
         now_ms = int(time.time() * 1000)
@@ -395,7 +537,9 @@ async def _first_of(*futures: asyncio.Future[Any], timeout_s: float) -> None:
 
 
 def _cause(returncode: int) -> str:
-    """How Lambda names an exit."""
+    """How Lambda names an exit; an exit with 0 has no reason to give."""
+    if returncode == 0:
+        return ""
     number = returncode - 128 if returncode > 128 else -returncode
     if number <= 0 or number not in set(signal.Signals):
         return f"exit status {returncode}"

@@ -1,6 +1,7 @@
 """What this machine can give an environment, and the start of one by the launcher; it knows nothing of invocations."""
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import processes
+from .cpu import Share
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _LAUNCH_TIMEOUT_S = 10.0
@@ -45,12 +47,62 @@ class Layout:
     binds: Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
 class Launched:
-    """A running launcher and the bound socket on which the runtime expects its Runtime API."""
+    """A running launcher, and the bound socket on which its runtimes expect their Runtime API."""
 
-    process: asyncio.subprocess.Process
-    listening: socket.socket
+    def __init__(
+        self, process: asyncio.subprocess.Process, listening: socket.socket, control: socket.socket, isolated: bool
+    ) -> None:
+        self.process = process
+        self.listening = listening
+        self._control = control
+        self._has_init = isolated
+        self._init: int | None = None
+        self._ended: asyncio.Future[int] | None = None
+        self._heard = b""
+
+    @property
+    def top(self) -> int:
+        """The pid that outlives a runtime: everything below it is the runtime and what that started."""
+        if not self._has_init:
+            return self.process.pid
+        if self._init is None:
+            self._init = next(iter(processes.children(self.process.pid)), None)
+        return self._init or self.process.pid
+
+    async def run(self) -> asyncio.Future[int]:
+        """Start a runtime. The future resolves to its exit code, or to the launcher's when that has gone."""
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        loop.add_reader(self._control, self._hear, self._ended)
+        with contextlib.suppress(OSError):  # then the reader sees the end
+            await loop.sock_sendall(self._control, b"start\n")
+        return self._ended
+
+    def _hear(self, ended: asyncio.Future[int]) -> None:
+        try:
+            data = self._control.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._heard += data
+        if data and not self._heard.endswith(b"\n"):
+            return
+        asyncio.get_running_loop().remove_reader(self._control)
+        code = json.loads(self._heard).get("ended", 70) if data else 137
+        self._heard = b""
+        if not ended.done():
+            ended.set_result(code)
+
+    def close(self) -> None:
+        """Let go of the sockets: a launcher that waits for a runtime to start ends. May be called twice."""
+        if self._control.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._control)
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(137)
+        self._control.close()
+        self.listening.close()
 
 
 def layout(host: Host, code_dir: Path, layer: Path | None, scratch: Path) -> Layout:
@@ -88,10 +140,11 @@ async def launch(
     output: int,
     pass_fds: Sequence[int] = (),
     tmp_mb: int = 512,
+    share: Share | None = None,
 ) -> Launched:
-    """Start the runtime `python arguments` in an environment of its own. Raises LaunchError.
+    """Make an environment for the runtime `python arguments`, which `run` then starts in it. Raises LaunchError.
 
-    `output` becomes its stdout and stderr; `variables` get AWS_LAMBDA_RUNTIME_API added.
+    `output` becomes its stdout and stderr; `variables` get AWS_LAMBDA_RUNTIME_API added. `share` limits its CPU.
     """
     root = scratch / "root"
     root.mkdir(exist_ok=True)
@@ -112,30 +165,32 @@ async def launch(
         "environment": {**variables, "AWS_LAMBDA_RUNTIME_API": api},
     }
     ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                _base_python(), "-I", "-S", str(_LAUNCHER), str(theirs.fileno()),
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={},
-                pass_fds=(theirs.fileno(), *pass_fds), start_new_session=True,
-            )  # fmt: skip
-        try:
-            async with asyncio.timeout(_LAUNCH_TIMEOUT_S):
-                message, received = await _converse(ours, plan)
-            if "error" in message:
-                raise LaunchError(str(message["error"]))
-        except BaseException as error:
-            processes.kill_tree(process.pid)
-            await process.wait()
-            if listening is not None:
-                listening.close()
-            if isinstance(error, TimeoutError | OSError):
-                raise LaunchError(f"the launcher did not answer: {error or 'in 10 s'}") from error
-            raise
+    with theirs:
+        process = await asyncio.create_subprocess_exec(
+            _base_python(), "-I", "-S", str(_LAUNCHER), str(theirs.fileno()),
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={},
+            pass_fds=(theirs.fileno(), *pass_fds), start_new_session=True,
+        )  # fmt: skip
+    try:
+        if share is not None:
+            share.take(process.pid)
+        async with asyncio.timeout(_LAUNCH_TIMEOUT_S):
+            message, received = await _converse(ours, plan)
+        if "error" in message:
+            raise LaunchError(str(message["error"]))
+    except BaseException as error:
+        ours.close()
+        processes.kill_tree(process.pid)
+        await process.wait()
+        if listening is not None:
+            listening.close()
+        if isinstance(error, TimeoutError | OSError):
+            raise LaunchError(f"the launcher did not answer: {error or 'in 10 s'}") from error
+        raise
     bound = received or listening
     assert bound is not None
     bound.setblocking(False)
-    return Launched(process, bound)
+    return Launched(process, bound, ours, host.isolated)
 
 
 async def probe(wanted: Host, code_dir: Path, layer: Path | None) -> Host:
@@ -165,8 +220,10 @@ async def _try(candidate: Host, code_dir: Path, layer: Path | None) -> str | Non
             launched = await launch(candidate, place, arguments, place.variables, scratch, output=output.fileno())
         except LaunchError as error:
             return str(error)
-        launched.listening.close()
-        if await launched.process.wait() == 0:
+        code = await (await launched.run())
+        launched.close()
+        await launched.process.wait()
+        if code == 0:
             return None
         output.seek(0)
         said = output.read().decode("utf-8", "replace").strip().splitlines()

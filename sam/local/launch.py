@@ -2,9 +2,10 @@
 
 A program of its own (`python -I -S launch.py FD`, standard library only), so that the process that serves HTTP never
 forks. FD is a socket: it reads one line of JSON, the plan, and answers with one line, {"runtime_api": "host:port"}
-(with the listening socket attached when it made one) or {"error": "..."}.
+(with the listening socket attached when it made one) or {"error": "..."}. Then every line it reads starts a runtime in
+what surrounds it, and {"ended": code} tells its end: Lambda too starts a crashed runtime again with the same /tmp.
 
-    launcher            waits, and passes on how the runtime ended
+    launcher            waits
       init              pid 1 of its own namespace: what is below dies with it
         runtime         awslambdaric, without privileges
           ...           whatever the function starts
@@ -56,7 +57,9 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parents[2]))  # -I leaves this package out
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
-    plan = json.loads(_line(control))
+    plan = json.loads(_line(control) or b"null")
+    if plan is None:
+        os._exit(0)
     die_with_parent()
     try:
         code = isolated(plan, control) if plan["isolated"] else plain(plan, control)
@@ -77,7 +80,8 @@ def isolated(plan: Plan, control: socket.socket) -> int:
     init = os.fork()
     if init == 0:
         try:
-            os._exit(run_init(plan, control, uid, inner_uid))
+            run_init(plan, control, uid, inner_uid)
+            os._exit(0)
         except OSError as error:
             answer(control, {"error": f"{error.strerror} ({error.filename or 'init'})"})
         except BaseException as error:
@@ -105,7 +109,7 @@ def namespaces(plan: Plan) -> tuple[int | None, int]:
     return own, own + UIDS_APART
 
 
-def run_init(plan: Plan, control: socket.socket, uid: int | None, init_uid: int) -> int:
+def run_init(plan: Plan, control: socket.socket, uid: int | None, init_uid: int) -> None:
     die_with_parent()
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     build_root(plan, uid if uid is not None else 993)
@@ -118,17 +122,28 @@ def run_init(plan: Plan, control: socket.socket, uid: int | None, init_uid: int)
         listening = socket.create_server(RUNTIME_API)
         answer(control, {"runtime_api": "{}:{}".format(*RUNTIME_API)}, listening)
         listening.close()
-    control.close()
-    runtime = os.fork()
-    if runtime == 0:
-        become_runtime(plan, uid)
-    if uid is not None:
-        drop_to(init_uid)
-    else:
+    if uid is None:
         libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    else:
+        step_down(init_uid)
+    while _line(control):
+        if uid is not None:
+            os.seteuid(0)
+        runtime = os.fork()
+        if runtime == 0:
+            control.close()
+            become_runtime(plan, uid)
+        if uid is not None:
+            step_down(init_uid)
+        answer(control, {"ended": ended(runtime)})
+
+
+def step_down(uid: int) -> None:
+    """Wait without privileges; the saved uid is root's, so that the next runtime can be given its user."""
+    os.setgroups([])
+    os.setresgid(GID, GID, 0)
+    os.setresuid(uid, uid, 0)
     die_with_parent()  # a change of uid forgets it
-    os.closerange(0, TASKS_AND_FILES)
-    return ended(runtime)
 
 
 def build_root(plan: Plan, uid: int) -> None:
@@ -213,20 +228,21 @@ def plain(plan: Plan, control: socket.socket) -> int:
     if os.geteuid() == 0:
         uid = FIRST_UID + os.getpid()
         os.chown(plan["scratch"], uid, GID)
-    runtime = os.fork()
-    if runtime == 0:
-        die_with_parent()
-        become_runtime(plan, uid)
     answer(control, {"runtime_api": plan["runtime_api"]})
-    control.close()
-    os.closerange(0, TASKS_AND_FILES)
-    code = ended(runtime)
-    while left := processes.descendants(os.getpid()):
-        for pid in left:
-            processes.kill(pid)
-        with contextlib.suppress(ChildProcessError):
-            os.wait()
-    return code
+    while _line(control):
+        runtime = os.fork()
+        if runtime == 0:
+            control.close()
+            die_with_parent()
+            become_runtime(plan, uid)
+        code = ended(runtime)
+        while left := processes.descendants(os.getpid()):
+            for pid in left:
+                processes.kill(pid)
+            with contextlib.suppress(ChildProcessError):
+                os.wait()
+        answer(control, {"ended": code})
+    return 0
 
 
 # -- both -------------------------------------------------------------------------------------------------------------
@@ -309,11 +325,12 @@ def answer(control: socket.socket, message: Plan, listening: socket.socket | Non
 
 
 def _line(control: socket.socket) -> bytes:
+    """The next line, or nothing once the other end is closed."""
     data = b""
     while not data.endswith(b"\n"):
         more = control.recv(65536)
         if not more:
-            os._exit(0)
+            return b""
         data += more
     return data
 

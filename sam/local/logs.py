@@ -30,20 +30,37 @@ class LogEvent:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The figures of one invocation. `init_ms` only on the first of an environment."""
+    """The figures of one invocation. `init_ms` and `restore_ms` only on the first of an environment."""
 
     request_id: str
     duration_ms: float
     memory_mb: int
     max_memory_mb: int
     init_ms: float | None = None
+    restore_ms: float | None = None
     status: str = "success"  # success | error | timeout
     error_type: str | None = None
+    trace: "Trace | None" = None
+    produced_bytes: int = 0
+    init_is_billed: bool = True  # not with provisioned concurrency, which is billed by the hour
 
     @property
     def billed_ms(self) -> int:
-        """INIT is billed since 2025-08-01: real lines show ceil(init + duration) on a cold start."""
-        return math.ceil(self.duration_ms + (self.init_ms or 0.0))
+        """INIT is billed since 2025-08-01: real lines show ceil(init + duration) on a cold start, and of a restore."""
+        init_ms = (self.init_ms or 0.0) if self.init_is_billed else 0.0
+        return math.ceil(self.duration_ms + init_ms) + (self.billed_restore_ms or 0)
+
+    @property
+    def billed_restore_ms(self) -> int | None:
+        return None if self.restore_ms is None else math.ceil(self.restore_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What X-Ray knows an invocation by: the trace's root and the function's own segment, 16 hex digits."""
+
+    root: str
+    segment: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,12 @@ class Platform:
     stream: str
     memory_mb: int
     initialization_type: str = "on-demand"
+    version: str = "$LATEST"
+    tenant: str | None = None
+    system_level: str = "INFO"  # DEBUG | INFO | WARN; text has no levels
+
+
+_LEVELS = {"DEBUG": 0, "INFO": 1, "WARN": 2}
 
 
 def iso_time(epoch_s: float) -> str:
@@ -64,43 +87,79 @@ def iso_time(epoch_s: float) -> str:
 
 
 def init_start(platform: Platform, now_s: float) -> list[str]:
-    arn = f"arn:aws:lambda:{platform.region}::runtime:{RUNTIME_ARN_SUFFIX}"
     if platform.log_format != "JSON":
-        return [f"INIT_START Runtime Version: {RUNTIME_VERSION}\tRuntime Version ARN: {arn}\n"]
+        return [f"INIT_START Runtime Version: {RUNTIME_VERSION}\tRuntime Version ARN: {_runtime_arn(platform)}\n"]
     record = {
         "initializationType": platform.initialization_type,
         "phase": "init",
         "runtimeVersion": RUNTIME_VERSION,
-        "runtimeVersionArn": arn,
+        "runtimeVersionArn": _runtime_arn(platform),
         "functionName": platform.function_name,
-        "functionVersion": "$LATEST",
+        "functionVersion": platform.version,
         "instanceId": platform.stream,
         "instanceMaxMemory": platform.memory_mb * 1024 * 1024,
     }
-    return [_record(now_s, "platform.initStart", record)]
+    return _record(platform, "INFO", now_s, "platform.initStart", record)
 
 
-def init_report(platform: Platform, now_s: float, init_ms: float, status: str, error_type: str | None) -> list[str]:
-    """Written for a failed init only: at the default level Lambda shows no initReport of a good one."""
+def init_report(
+    platform: Platform, now_s: float, init_ms: float, status: str, error_type: str | None = None, phase: str = "init"
+) -> list[str]:
+    """A failed init, or the init of what is not on demand; a good one on demand has a line in JSON at DEBUG only.
+
+    `phase` is `invoke` for the second try, which Lambda makes inside the invocation.
+    """
     if platform.log_format != "JSON":
-        line = f"INIT_REPORT Init Duration: {init_ms:.2f} ms\tPhase: init\tStatus: {status}"
+        if status == "success" and platform.initialization_type == "on-demand":
+            return []
+        line = f"INIT_REPORT Init Duration: {init_ms:.2f} ms\tPhase: {phase}\tStatus: {status}"
         return [line + (f"\tError Type: {error_type}" if error_type else "") + "\n"]
+    level = "WARN" if status != "success" else "DEBUG" if platform.initialization_type == "on-demand" else "INFO"
     record: dict[str, Any] = {
         "initializationType": platform.initialization_type,
         "status": status,
-        "phase": "init",
+        "phase": phase,
         "metrics": {"durationMs": round(init_ms, 3)},
     }
     if error_type:
         record["errorType"] = error_type
-    return [_record(now_s, "platform.initReport", record)]
+    return _record(platform, level, now_s, "platform.initReport", record)
+
+
+def restore_start(platform: Platform, now_s: float) -> list[str]:
+    if platform.log_format != "JSON":
+        return [f"RESTORE_START Runtime Version: {RUNTIME_VERSION}\tRuntime Version ARN: {_runtime_arn(platform)}\n"]
+    record = {
+        "runtimeVersion": RUNTIME_VERSION,
+        "runtimeVersionArn": _runtime_arn(platform),
+        "functionName": platform.function_name,
+        "functionVersion": platform.version,
+        "instanceId": platform.stream,
+        "instanceMaxMemory": platform.memory_mb * 1024 * 1024,
+    }
+    return _record(platform, "INFO", now_s, "platform.restoreStart", record)
+
+
+def restore_report(
+    platform: Platform, now_s: float, restore_ms: float, status: str = "success", error_type: str | None = None
+) -> list[str]:
+    if platform.log_format != "JSON":
+        line = f"RESTORE_REPORT Restore Duration: {restore_ms:.2f} ms"
+        if status != "success":
+            line += f"\tStatus: {status}" + (f"\tError Type: {error_type}" if error_type else "")
+        return [line + "\n"]
+    record: dict[str, Any] = {"status": status, "metrics": {"durationMs": round(restore_ms, 3)}}
+    if error_type:
+        record["errorType"] = error_type
+    level = "INFO" if status == "success" else "WARN"
+    return _record(platform, level, now_s, "platform.restoreReport", record)
 
 
 def start(platform: Platform, now_s: float, request_id: str) -> list[str]:
     if platform.log_format != "JSON":
-        return [f"START RequestId: {request_id} Version: $LATEST\n"]
-    record = {"requestId": request_id, "functionArn": platform.function_arn, "version": "$LATEST"}
-    return [_record(now_s, "platform.start", record)]
+        return [f"START RequestId: {request_id} Version: {platform.version}\n"]
+    record = {"requestId": request_id, "functionArn": platform.function_arn, "version": platform.version}
+    return _record(platform, "INFO", now_s, "platform.start", _of_tenant(platform, record))
 
 
 def timed_out(platform: Platform, now_s: float, request_id: str, timeout_s: float) -> list[str]:
@@ -111,10 +170,18 @@ def timed_out(platform: Platform, now_s: float, request_id: str, timeout_s: floa
 
 
 def exit_error(platform: Platform, request_id: str, cause: str, error_type: str) -> list[str]:
-    """`cause`: `exit status 1` or `signal: killed`. JSON says it in the report's status alone."""
+    """`cause`: `exit status 1` or `signal: killed`, or nothing for an exit with 0, which has no reason to give.
+
+    JSON says it in the report's status alone.
+    """
     if platform.log_format == "JSON":
         return []
-    return [f"RequestId: {request_id} Error: Runtime exited with error: {cause}\n{error_type}\n"]
+    said = exit_message(cause)
+    return [f"RequestId: {request_id} Error: {said}\n{error_type}\n"]
+
+
+def exit_message(cause: str) -> str:
+    return f"Runtime exited with error: {cause}" if cause else "Runtime exited without providing a reason"
 
 
 def end_and_report(platform: Platform, now_s: float, report: Report) -> list[str]:
@@ -128,10 +195,30 @@ def end_and_report(platform: Platform, now_s: float, report: Report) -> list[str
     }
     if report.init_ms is not None:
         metrics["initDurationMs"] = round(report.init_ms, 3)
+    if report.restore_ms is not None:
+        metrics["restoreDurationMs"] = round(report.restore_ms, 3)
+        metrics["billedRestoreDurationMs"] = report.billed_restore_ms
     record: dict[str, Any] = {"requestId": report.request_id, "metrics": metrics, "status": report.status}
     if report.error_type:
         record["errorType"] = report.error_type
-    return [_record(now_s, "platform.report", record)]
+    if report.trace:
+        record["tracing"] = {
+            "spanId": report.trace.segment,
+            "type": "X-Amzn-Trace-Id",
+            "value": f"Root={report.trace.root};Parent={report.trace.segment};Sampled=1",
+        }
+    level = "INFO" if report.status == "success" else "WARN"
+    done = _record(platform, "DEBUG", now_s, "platform.runtimeDone", _runtime_done(report))
+    return done + _record(platform, level, now_s, "platform.report", _of_tenant(platform, record))
+
+
+def _runtime_done(report: Report) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "requestId": report.request_id,
+        "status": report.status,
+        "metrics": {"durationMs": round(report.duration_ms, 3), "producedBytes": report.produced_bytes},
+    }
+    return {**record, "errorType": report.error_type} if report.error_type else record
 
 
 def _text_report(report: Report) -> str:
@@ -144,16 +231,32 @@ def _text_report(report: Report) -> str:
     ]
     if report.init_ms is not None:
         fields.append(f"Init Duration: {report.init_ms:.2f} ms")
-    if report.status == "success":
-        return "\t".join(fields) + "\t\n"
-    fields.append(f"Status: {report.status}")
-    if report.error_type:
-        fields.append(f"Error Type: {report.error_type}")
-    return "\t".join(fields) + "\n"
+    if report.restore_ms is not None:
+        fields.append(f"Restore Duration: {report.restore_ms:.2f} ms")
+        fields.append(f"Billed Restore Duration: {report.billed_restore_ms} ms")
+    if report.status != "success":
+        fields.append(f"Status: {report.status}")
+        if report.error_type:
+            fields.append(f"Error Type: {report.error_type}")
+    line = "\t".join(fields) + ("\t\n" if report.status == "success" else "\n")
+    if report.trace:
+        line += f"XRAY TraceId: {report.trace.root}\tSegmentId: {report.trace.segment}\tSampled: true\t\n"
+    return line
 
 
-def _record(now_s: float, kind: str, record: dict[str, Any]) -> str:
-    return json.dumps({"time": iso_time(now_s), "type": kind, "record": record}, separators=(",", ":"))
+def _runtime_arn(platform: Platform) -> str:
+    return f"arn:aws:lambda:{platform.region}::runtime:{RUNTIME_ARN_SUFFIX}"
+
+
+def _of_tenant(platform: Platform, record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, "tenantId": platform.tenant} if platform.tenant is not None else record
+
+
+def _record(platform: Platform, level: str, now_s: float, kind: str, record: dict[str, Any]) -> list[str]:
+    """The line, unless its level is below the function's system log level."""
+    if _LEVELS[level] < _LEVELS.get(platform.system_level, 1):
+        return []
+    return [json.dumps({"time": iso_time(now_s), "type": kind, "record": record}, separators=(",", ":"))]
 
 
 class Frames:

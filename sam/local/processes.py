@@ -85,6 +85,24 @@ def kill_tree(pid: int) -> None:
     kill(pid)
 
 
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to each that is still there."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def stop_below(pid: int) -> list[int]:
+    """SIGSTOP everything below `pid`, again until nothing new has appeared; returns what was stopped."""
+    stopped: list[int] = []
+    known: set[int] = set()
+    while new := [child for child in descendants(pid) if child not in known]:
+        send(new, signal.SIGSTOP)
+        known.update(new)
+        stopped += new
+    return stopped
+
+
 def kill(pid: int) -> None:
     """SIGKILL `pid`; nothing happens when it is gone."""
     with contextlib.suppress(ProcessLookupError):

@@ -35,6 +35,7 @@ class Invocation:
     function_arn: str
     trace_id: str
     client_context: str = ""
+    tenant: str = ""
     answer: Answer | None = None
     answered_at: float | None = None
     delivered_at: float | None = None
@@ -42,14 +43,18 @@ class Invocation:
 
 
 class RuntimeApi:
-    """Serves one environment. `ready` resolves when the runtime first asks for an event, that is, when init is over.
+    """Serves one runtime from its start to its end, and the next one gets its own.
 
-    `init_error` holds what the runtime said when it could not start.
+    `ready` resolves when the runtime first asks for an event, that is, when init is over; `restoring` when it waits for
+    the restore of a SnapStart snapshot, which `release` lets happen. `init_error` holds what the runtime said when it
+    could not start.
     """
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
+        self.restoring: asyncio.Future[None] = loop.create_future()
+        self._released: asyncio.Future[None] = loop.create_future()
         self.init_error: Answer | None = None
         self._current: Invocation | None = None
         self._arrived = asyncio.Condition()
@@ -66,7 +71,13 @@ class RuntimeApi:
         async with self._arrived:
             self._closed = True
             self._arrived.notify_all()
+        self.release()
         await self._runner.cleanup()
+
+    def release(self) -> None:
+        """Let a runtime that waits for its restore go on."""
+        if not self._released.done():
+            self._released.set_result(None)
 
     async def offer(self, invocation: Invocation) -> None:
         """Hand the event to the runtime. The environment must be idle."""
@@ -78,7 +89,12 @@ class RuntimeApi:
         path = request.path
         if request.method == "GET" and path == PREFIX + "invocation/next":
             return await self._next()
-        if request.method == "POST" and path == PREFIX + "init/error":
+        if request.method == "GET" and path == PREFIX + "restore/next":
+            if not self.restoring.done():
+                self.restoring.set_result(None)
+            await asyncio.shield(self._released)
+            return web.Response()
+        if request.method == "POST" and path in (PREFIX + "init/error", PREFIX + "restore/error"):
             return await self._init_error(request)
         parts = path.removeprefix(PREFIX).split("/")
         if request.method == "POST" and len(parts) == 3 and parts[0] == "invocation":
@@ -111,6 +127,8 @@ class RuntimeApi:
             "Lambda-Runtime-Invoked-Function-Arn": invocation.function_arn,
             "Lambda-Runtime-Trace-Id": invocation.trace_id,
         }
+        if invocation.tenant:
+            headers["Lambda-Runtime-Aws-Tenant-Id"] = invocation.tenant
         if invocation.client_context:
             headers["Lambda-Runtime-Client-Context"] = invocation.client_context
         return web.Response(body=invocation.payload, headers=headers)

@@ -58,6 +58,13 @@ class Stack:
     routes: tuple[Route, ...]
     binary_media_types: tuple[str, ...]
     region: str
+    version: str = "$LATEST"
+    system_log_level: str = "INFO"
+    application_log_level: str | None = None
+    tracing: bool = False
+    ephemeral_mb: int = 512
+    snap_start: bool = False
+    per_tenant: bool = False
 
     @property
     def function_arn(self) -> str:

@@ -3,6 +3,7 @@
 import errno
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,26 @@ def test_files_out_of_reach(stack: LocalStack, path: str, mode: str, error: str)
     assert ask(stack, do="open", path=path, mode=mode) == {"error": error}
 
 
-def test_tmp_is_its_own_and_lasts_as_long_as_it(stack: LocalStack):
+def test_tmp_is_its_own_and_outlives_a_runtime_that_crashes(stack: LocalStack):
     assert ask(stack, do="open", path="/tmp/note", mode="w") == {"text": "1"}
-    assert ask(stack, do="look")["tmp"] == ["note"]
+    before = ask(stack, do="look")
+    assert before["tmp"] == ["note"]
     assert stack.call({"do": "kill"}).status == 502
-    assert ask(stack, do="look")["tmp"] == []
+    after = ask(stack, do="look")
+    assert after["tmp"] == ["note"]
+    assert after["processes"][0] == 1
+    assert after["environ"]["AWS_LAMBDA_LOG_STREAM_NAME"] == before["environ"]["AWS_LAMBDA_LOG_STREAM_NAME"]
+    assert (after["uid"], after["status"].count("NoNewPrivs:\t1")) == (before["uid"], 1)
+    first, second = two_environments(stack)
+    assert sorted([first["tmp"], second["tmp"]]) == [[], ["note"]]
+
+
+def two_environments(stack: LocalStack) -> list[Any]:
+    """What two calls at the same time saw, which is two environments."""
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(stack.call, [{"do": "look", "wait": 1}] * 2))
+    assert len({answer.body["environment"] for answer in answers}) == 2
+    return [answer.body["answer"] for answer in answers]
 
 
 @pytest.mark.parametrize(
@@ -99,8 +115,6 @@ def test_with_kernel_confinement_they_are_left_to_the_function(tmp_path: Path):
 
 
 def test_credentials_differ_between_environments(stack: LocalStack):
-    first = ask(stack, do="look")["environ"]
-    assert stack.call({"do": "kill"}).status == 502
-    second = ask(stack, do="look")["environ"]
+    first, second = (seen["environ"] for seen in two_environments(stack))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_LAMBDA_LOG_STREAM_NAME"):
         assert first[name] != second[name]

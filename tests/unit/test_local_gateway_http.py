@@ -50,7 +50,7 @@ async def never() -> Outcome:
 
 
 async def throttles() -> Outcome:
-    raise Throttled
+    raise Throttled("ConcurrentInvocationLimitExceeded")
 
 
 async def has_no_room() -> Outcome:

@@ -19,6 +19,7 @@ def handler(event, context):
     invocations += 1
     ask = json.loads(event.get("body") or "{}") if "httpMethod" in event else event
     told = {"environment": ENVIRONMENT_ID, "invocation": invocations, "pid": os.getpid()}
+    time.sleep(ask.get("wait", 0))
     told["answer"] = ACTIONS[ask.get("do", "event")](event, context, ask)
     if "raw" in ask:
         return ask["raw"]
