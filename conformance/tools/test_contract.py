@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import jsonschema
@@ -12,7 +13,7 @@ import pytest
 from conformance.client import Client, Discovery
 from conformance.finding import expect, expect_result, requirement
 from conformance.interpreter import TOOL, Outcome, execute, need_interpreter, read_outcome
-from conformance.messages import Era, text_blocks
+from conformance.messages import Era, modern_meta, next_id, text_blocks
 
 ORIGINAL_KEYS = ("success", "result", "stdout", "stderr", "warnings")
 THREE = (TOOL, "list_preinstalled_packages", "get_environment_info")
@@ -408,6 +409,27 @@ def test_bad_arguments_are_actionable(python: Runner, arguments: dict[str, objec
     expect(result.get("isError") is True, "Bad arguments did not set isError.", got=result)
     wanted = "requirements" if "requirements" in arguments else "code"
     expect(wanted in text, "The text does not name the argument.", expected=wanted, got=text)
+
+
+@requirement("R26-01", "R25-01")
+def test_progress_keeps_its_token_and_rises(client: Client, era: Era) -> None:
+    token = f"progress-{next_id()}"
+    meta = {**(modern_meta() if era is Era.MODERN else {}), "progressToken": token}
+    code = "import time\nfor step in range(3):\n    print(step, flush=True)\n    time.sleep(0.2)\n"
+    params = {"name": TOOL, "arguments": {"code": code}, "_meta": meta}
+    reply = client.call(era, "tools/call", params)
+    expect_result(reply)
+    told = [one.get("params") for one in reply.notifications if one["method"] == "notifications/progress"]
+    if not told:
+        pytest.skip("the endpoint streams no progress")
+    values = []
+    for one in told:
+        assert isinstance(one, dict)
+        expect(one.get("progressToken") == token, "Progress carries another token.", expected=token, got=one)
+        expect(isinstance(one.get("progress"), int | float), "progress is not a number.", got=one)
+        values.append(one["progress"])
+    rises = all(earlier < later for earlier, later in pairwise(values))
+    expect(rises, "progress does not rise with every notification.", got=values)
 
 
 @requirement("M26-03")

@@ -136,6 +136,9 @@ TOOLS: dict[str, str] = {
     "usage-made-up": "usage_is_measured",
     "bad-arguments-not-flagged": "bad_arguments_are_actionable",
     "content-missing": "original_keys_are_present",
+    "progress-of-another-token": "progress_keeps_its_token_and_rises",
+    "progress-falls": "progress_keeps_its_token_and_rises",
+    "progress-is-text": "progress_keeps_its_token_and_rises",
     "input-asked": "execution_asks_for_no_input",
 }
 

@@ -158,9 +158,11 @@ async def _reply(call: Call, send: Send, status: int, payload: Any) -> None:
         text = json.dumps(payload, ensure_ascii=False)
     encoded = text.encode("latin-1", "replace") if call.fault == "latin-1-body" else text.encode()
     streams = call.era == "handshake" and status == 200
+    told = _progress(call) if status == 200 else b""
+    streams |= bool(told)
     streams |= call.fault in ("server-asks", "modern-log-unasked", "modern-stream-never-ends") and status == 200
     if streams or (call.fault == "buffered-stream" and status == 200):
-        data = b"event: message\ndata: " + encoded + b"\n\n"
+        data = told + b"event: message\ndata: " + encoded + b"\n\n"
         if call.fault == "progress-unasked":
             note = json.dumps({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}})
             data = b"event: message\ndata: " + note.encode() + b"\n\n" + data
@@ -177,6 +179,21 @@ async def _reply(call: Call, send: Send, status: int, payload: Any) -> None:
     wrong = call.fault == "wrong-content-type" and b'"inputSchema"' in encoded
     kind = b"text/plain" if wrong else b"application/json"
     await _send(send, status, encoded, [(b"content-type", kind), *extra])
+
+
+def _progress(call: Call) -> bytes:
+    """Two progress events for a request that carries a token."""
+    params = call.message.get("params") if isinstance(call.message, dict) else None
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    token = meta.get("progressToken") if isinstance(meta, dict) else None
+    if token is None:
+        return b""
+    if call.fault == "progress-of-another-token":
+        token = "another"
+    steps = {"progress-falls": (2, 1), "progress-is-text": ("1", "2")}.get(call.fault, (1, 2))
+    notes = [{"progressToken": token, "progress": step} for step in steps]
+    messages = [{"jsonrpc": "2.0", "method": "notifications/progress", "params": note} for note in notes]
+    return b"".join(b"data: " + json.dumps(message).encode() + b"\n\n" for message in messages)
 
 
 async def _send(
