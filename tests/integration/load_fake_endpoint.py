@@ -25,7 +25,6 @@ FAULTS = (
     "http-500",
     "forbidden",
     "hang",
-    "no-headers",
     "cut",
     "stall",
 )
@@ -89,8 +88,6 @@ class Fake:
             "X-Lambda-Init-Type": "on-demand",
             "Server-Timing": (f"init;dur={self.init_s * 1000:.1f}, " if cold else "") + "install;dur=0, exec;dur=1.5",
         }
-        if self.fault == "no-headers":
-            headers = {}
         answer = {"jsonrpc": "2.0", "id": message["id"], "result": self._result(message)}
         if self.fault == "rpc-error":
             answer = {"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32603, "message": "internal"}}

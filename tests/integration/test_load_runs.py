@@ -158,20 +158,6 @@ def test_a_late_generator_is_inconclusive(serve: Callable[..., str], tmp_path: P
     assert "the generator was saturated" in done.stdout
 
 
-def test_a_percentile_from_too_few_is_inconclusive(serve: Callable[..., str], tmp_path: Path) -> None:
-    plan = profile(tmp_path, thresholds=["p99(latency) < 60s"])
-    done = load("run", plan, serve(), "--out", tmp_path / "out")
-    assert done.returncode == 4, done.stderr + done.stdout
-    assert "299 are needed" in done.stdout
-
-
-def test_an_endpoint_without_headers_has_no_cold_count(serve: Callable[..., str], tmp_path: Path) -> None:
-    plan = profile(tmp_path, thresholds=["count(cold) <= 100"])
-    done = load("run", plan, serve("--fault", "no-headers"), "--out", tmp_path / "out")
-    assert done.returncode == 4, done.stderr + done.stdout
-    assert all(row.cold is None for row in read_rows(tmp_path / "out"))
-
-
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_keeps_the_rows(serve: Callable[..., str], tmp_path: Path, signum: int) -> None:
     out = tmp_path / "out"
@@ -291,10 +277,10 @@ def test_two_endpoints_in_turns(serve: Callable[..., str], tmp_path: Path) -> No
 
 def test_cold_start_burst(serve: Callable[..., str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = load("coldstart", serve("--init-s", "0.4"), "-n", 6, "--gap", 3, "--min-cold", 6, "--out", out, "--json")
+    done = load("coldstart", serve("--init-s", "0.4"), "-n", 16, "--gap", 3, "--min-cold", 16, "--out", out, "--json")
     assert done.returncode == 0, done.stderr + done.stdout
     report = json.loads(done.stdout)
-    assert (report["burst"], report["confirmed"], report["environments"], report["shared"]) == (6, 6, 6, 0)
+    assert (report["burst"], report["confirmed"], report["environments"], report["shared"]) == (16, 16, 16, 0)
     assert report["init_ms"]["p50"] == 400
     assert 300 < report["first_call_penalty_ms"] < 1500
 
@@ -302,15 +288,21 @@ def test_cold_start_burst(serve: Callable[..., str], tmp_path: Path) -> None:
 def test_locust_itself_runs_the_locustfile_and_its_exit_code_is_the_verdict(
     serve: Callable[..., str], tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    plan = profile(tmp_path)
-    command = [sys.executable, "-m", "locust", "-f", "load/locustfile.py", "--headless", "--profile", str(plan)]
-    for fault, code in (("none", 0), ("tool-error", 1)):
-        arguments = [*command, "--host", serve("--fault", fault), "--out", str(out / fault)]
+    """Locust's own code is 0 for the third, whose percentile twenty requests cannot carry."""
+    command = [sys.executable, "-m", "locust", "-f", "load/locustfile.py", "--headless"]
+    cases = (
+        ("none", "count(errors) == 0", 0),
+        ("tool-error", "count(errors) == 0", 1),
+        ("none", "p99(latency) < 60s", 4),
+    )
+    for number, (fault, threshold, code) in enumerate(cases):
+        out = tmp_path / str(number)
+        plan = profile(tmp_path, thresholds=[threshold])
+        arguments = [*command, "--profile", str(plan), "--host", serve("--fault", fault), "--out", str(out)]
         done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == code, done.stderr
-        assert len(read_rows(out / fault)) == 20
-        assert (out / fault / "report.html").exists()
+        assert len(read_rows(out)) == 20
+        assert (out / "report.html").exists()
 
 
 def test_locust_refuses_a_plan_that_is_none(tmp_path: Path) -> None:
@@ -341,7 +333,11 @@ def test_a_frozen_server_is_seen_as_its_callers_see_it(serve: Callable[..., str]
         "run", plan, serve("--fault", "stall", "--stall-s", str(STALL_S), "--stall-every-s", str(EVERY_S)), "--out", out
     )
     assert done.returncode == 0, done.stderr + done.stdout
-    latencies = sorted(timed(read_rows(out), lambda row: row.latency_ms))
+    rows = read_rows(out)
+    assert max(_open_at(rows, row.sent_s or 0.0) for row in rows) >= 20, (
+        "a closed loop would have waited for the answers"
+    )
+    latencies = sorted(timed(rows, lambda row: row.latency_ms))
     assert len(latencies) == 300
     for q in (0.80, 0.90, 0.95, 0.99):
         truth = stalled_quantile(q)
@@ -349,16 +345,6 @@ def test_a_frozen_server_is_seen_as_its_callers_see_it(serve: Callable[..., str]
         assert truth * 0.9 - 20 <= measured, f"p{q * 100:g} is {measured:.0f} ms, truth {truth:.0f} ms"
         # a busy test machine adds, it never takes away
         assert measured <= truth * 1.1 + 250, f"p{q * 100:g} is {measured:.0f} ms, truth {truth:.0f} ms"
-
-
-def test_arrivals_meant_for_the_stall_are_sent_into_it(serve: Callable[..., str], tmp_path: Path) -> None:
-    """The sent times follow the plan and not the server: no gap where it froze."""
-    out = tmp_path / "out"
-    plan = profile(tmp_path, stages=[{"kind": "constant", "rate_per_s": 50, "duration_s": 4}], scenarios={"print": 1})
-    load("run", plan, serve("--fault", "stall", "--stall-s", "1.0", "--stall-every-s", "2.0"), "--out", out)
-    rows: list[Row] = read_rows(out)
-    open_at_once = max(_open_at(rows, row.sent_s or 0.0) for row in rows)
-    assert open_at_once >= 25, "a closed loop would have waited for the answers"
 
 
 def _open_at(rows: list[Row], moment_s: float) -> int:
