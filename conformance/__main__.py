@@ -16,8 +16,18 @@ from conformance.report import coverage, progress, results, terminal
 from conformance.target import UsageFault, read_target
 
 PACKAGE = Path(__file__).parent
-# Plugins of other tools that happen to be installed: they cost start-up time or patch the process.
-UNWANTED_PLUGINS = ("locust", "hypothesispytest", "anyio", "cacheprovider", "junitxml", "pastebin", "faulthandler")
+# Plugins that happen to be installed and patch the process, or cost time (unraisableexception collects garbage at the
+# end of every run) for what the suite does not use.
+UNWANTED_PLUGINS = (
+    "locust",
+    "hypothesispytest",
+    "anyio",
+    "cacheprovider",
+    "junitxml",
+    "pastebin",
+    "faulthandler",
+    "unraisableexception",
+)
 
 EXAMPLES = """\
 examples:
