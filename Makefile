@@ -5,6 +5,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 -include etc/environment.sh
+-include sam/deploy.mk
 
 PY := .venv/bin/python
 ENDPOINT ?=
@@ -67,11 +68,15 @@ report: .venv/.ready ## what the logs say: invocations, cold starts, percentiles
 
 .PHONY: logs
 logs: .venv/.ready ## follow the function's logs
-	@$(PY) -m ops logs tail
+	@$(PY) -m ops logs tail --follow
 
-.PHONY: validate
-validate: .venv/.ready ## sam validate on the templates
-	@sh sam/validate.sh
+.PHONY: doctor
+doctor: .venv/.ready ## what is wrong with the endpoint and its function, and the command that mends it
+	@$(PY) -m ops doctor
+
+.PHONY: tune
+tune: .venv/.ready ## memory from a few measured sizes (python -m ops tune --help: timeout, concurrency)
+	@$(PY) -m ops tune memory
 
 .PHONY: clean
 clean: ## remove what the other targets made, but not the configuration

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from fastapi import FastAPI
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -68,7 +68,7 @@ class Telling:
         await self.app(scope, receive, tell)
 
 
-def build_app(tools: Tools) -> FastAPI:
+def build_app(tools: Tools) -> Starlette:
     """The app over `tools`. Reads MCP_RESPONSE (sse | json) and MCP_ALLOWED_ORIGINS (comma separated)."""
     origins = [origin for origin in os.environ.get("MCP_ALLOWED_ORIGINS", "").split(",") if origin.strip()]
     json_response = os.environ.get("MCP_RESPONSE", "sse") == "json"
@@ -77,8 +77,5 @@ def build_app(tools: Tools) -> FastAPI:
     async def health(_request: Any) -> JSONResponse:
         return JSONResponse({"status": "ok", "version": VERSION})
 
-    # redirect_slashes would answer the other path form with a 307 that loses the stage.
-    app = FastAPI(redirect_slashes=False, openapi_url=None, docs_url=None, redoc_url=None)
-    # Both forms are served: API Gateway may or may not keep the trailing slash.
-    app.router.routes += [Route(PATH, endpoint), Route(PATH + "/", endpoint), Route("/lambda/health", health)]
-    return app
+    # Both forms are served: API Gateway may or may not keep the trailing slash, and a redirect would lose the stage.
+    return Starlette(routes=[Route(PATH, endpoint), Route(PATH + "/", endpoint), Route("/lambda/health", health)])

@@ -7,8 +7,10 @@ the same uid.
 from __future__ import annotations
 
 from interpreter.confinement import scrub_secrets
+from lean import trim
 
 scrub_secrets()
+trim()
 
 from typing import Any  # noqa: E402
 

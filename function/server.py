@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 import anyio
 
@@ -13,7 +14,7 @@ from tools import Tools, build_server
 EPILOG = """examples:
   python server.py --mode stdio                        for an MCP client that starts its servers
   python server.py --mode streamable-http --port 8000  MCP at http://127.0.0.1:8000/lambda/mcp/
-  python server.py --mode fastapi --port 8000          the same with the health check at /lambda/health
+  python server.py --mode fastapi --port 8000          the same, mounted in a FastAPI app, with /docs
 """
 
 
@@ -40,14 +41,26 @@ def run(argv: list[str]) -> int:
         else:
             import uvicorn
 
-            from app import build_app
-
-            uvicorn.run(build_app(Tools(lambda: interpreter)), host=arguments.host, port=arguments.port)
+            uvicorn.run(http_app(arguments.mode, Tools(lambda: interpreter)), host=arguments.host, port=arguments.port)
     except KeyboardInterrupt:
         return 130
     finally:
         interpreter.close()
     return 0
+
+
+def http_app(mode: str, tools: Tools) -> Any:
+    """The endpoint by itself, or mounted in a FastAPI app as people embed it."""
+    from app import build_app
+
+    app = build_app(tools)
+    if mode == "streamable-http":
+        return app
+    from fastapi import FastAPI
+
+    embedding = FastAPI(title="Lambda Code Interpreter", redirect_slashes=False)
+    embedding.mount("/", app)
+    return embedding
 
 
 async def serve_stdio(tools: Tools) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from packaging.utils import canonicalize_name
-
 from interpreter.confinement import Limits
 from interpreter.engine import HEAVY, Interpreter
-from interpreter.packages import PackagePolicy
+from interpreter.packages import PackagePolicy, normal_name
 
 HOST_MB = 170  # resident set of the handler and the templates, measured; the rest of the memory is the code's
 
@@ -21,8 +19,8 @@ class SettingsError(ValueError):
 def make_interpreter(environment: Mapping[str, str] = os.environ) -> Interpreter:
     """The interpreter a deployment asks for.
 
-    INTERPRETER_TIMEOUT_S (25), INTERPRETER_MEMORY_MB (what the function's memory leaves), INTERPRETER_TASKS (32: threads
-    of a run; 0 also closes every way to a new process that is not a thread), INTERPRETER_NETWORK (none | public),
+    INTERPRETER_TIMEOUT_S (25), INTERPRETER_MEMORY_MB (what the function's memory leaves), INTERPRETER_TASKS (32 threads
+    of a run; 0 closes threads and with them every way to a new process), INTERPRETER_NETWORK (none | public),
     INTERPRETER_PRELOAD (modules of the heavy template beside the standard ones), INTERPRETER_REQUIRE (empty | kernel),
     INTERPRETER_AUDIT_HOOK (on | off, to measure what the other layers hold), INTERPRETER_INDEX_URL,
     INTERPRETER_PACKAGES_ALLOW and INTERPRETER_PACKAGES_DENY (names, comma separated).
@@ -35,8 +33,8 @@ def make_interpreter(environment: Mapping[str, str] = os.environ) -> Interpreter
         hook=_choice(environment, "INTERPRETER_AUDIT_HOOK", ("on", "off")) == "on",
         packages=PackagePolicy(
             index_url=environment.get("INTERPRETER_INDEX_URL") or None,
-            allow=frozenset(map(canonicalize_name, _list(environment, "INTERPRETER_PACKAGES_ALLOW"))),
-            deny=frozenset(map(canonicalize_name, _list(environment, "INTERPRETER_PACKAGES_DENY"))),
+            allow=frozenset(map(normal_name, _list(environment, "INTERPRETER_PACKAGES_ALLOW"))),
+            deny=frozenset(map(normal_name, _list(environment, "INTERPRETER_PACKAGES_DENY"))),
         ),
     )
     required = _choice(environment, "INTERPRETER_REQUIRE", ("", "kernel"))

@@ -6,6 +6,7 @@ Nothing here knows HTTP. `build_server` gives the `Server` that every transport 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import logging
 import mimetypes
@@ -18,13 +19,12 @@ from urllib.parse import quote
 
 import anyio.from_thread
 import anyio.to_thread
-import jsonschema
 import mcp_types as types
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from interpreter.confinement import Limits
 from interpreter.engine import Interpreter
@@ -145,16 +145,21 @@ DESCRIPTIONS = {
     "list_preinstalled_packages": "List the packages that are installed, with their versions.",
     "get_environment_info": "Describe the Python, its limits, and which confinement layers are active.",
 }
-INPUT_SCHEMAS = {name: schema(model) for name, model in ARGUMENTS.items()}
-VALIDATORS = {name: jsonschema.Draft202012Validator(document) for name, document in INPUT_SCHEMAS.items()}
 
 
+@functools.cache
+def input_schema(name: str) -> dict[str, Any] | None:
+    """The schema of a tool's arguments, built on first use; None for an unknown tool."""
+    return schema(ARGUMENTS[name]) if name in ARGUMENTS else None
+
+
+@functools.cache
 def tool_list() -> list[types.Tool]:
     return [
         types.Tool(
             name=name,
             description=DESCRIPTIONS[name],
-            input_schema=INPUT_SCHEMAS[name],
+            input_schema=input_schema(name) or {},
             output_schema=schema(RESULTS[name]),
             annotations=types.ToolAnnotations(
                 read_only_hint=name != "execute_python", destructive_hint=False, open_world_hint=False
@@ -267,23 +272,25 @@ def file_block(file: Returned) -> types.EmbeddedResource:
 
 def argument_problem(name: str, arguments: dict[str, Any]) -> str | None:
     """What is wrong with the arguments, as a sentence a model can act on; None where they are right."""
-    errors = sorted(
-        VALIDATORS[name].iter_errors(arguments), key=lambda error: (error.validator != "required", str(error.path))
-    )
-    if not errors:
-        return None
-    return f"Invalid arguments of {name}: " + "; ".join(_in_words(error) for error in errors[:5]) + "."
+    try:
+        ARGUMENTS[name].model_validate(arguments, strict=True)
+    except ValidationError as invalid:
+        errors = invalid.errors(include_url=False, include_context=True, include_input=False)
+        return f"Invalid arguments of {name}: " + "; ".join(_in_words(error) for error in errors[:5]) + "."
+    return None
 
 
-def _in_words(error: jsonschema.ValidationError) -> str:
-    """One schema error without the value itself, which may be as large as the body."""
-    where = ".".join(str(part) for part in error.absolute_path)
-    given = type(error.instance).__name__
-    if error.validator == "type":
-        return f"{where or 'the arguments'} must be a JSON {error.validator_value}, not {given}"
-    if error.validator in ("maxLength", "maxItems"):
-        return f"{where} is longer than the {error.validator_value} allowed"
-    return error.message[:200]
+def _in_words(error: Any) -> str:
+    """One validation error without the value itself, which may be as large as the body."""
+    where = ".".join(str(part) for part in error["loc"])
+    known = {
+        "missing": f"{where!r} is required",
+        "extra_forbidden": f"{where!r} is not an argument",
+        "string_type": f"{where} must be a string",
+        "list_type": f"{where} must be an array",
+        "dict_type": f"{where} must be an object",
+    }
+    return known.get(error["type"], f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}")
 
 
 def result_of(model: BaseModel, *, is_error: bool = False) -> types.CallToolResult:
@@ -342,7 +349,7 @@ def build_server(tools: Tools) -> Server[Any]:
         instructions=INSTRUCTIONS,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
-        get_tool_input_schema=INPUT_SCHEMAS.get,
+        get_tool_input_schema=input_schema,
         # The list is the same for everyone and changes with a deployment only.
         cache_hints={
             "server/discover": CacheHint(ttl_ms=300_000, scope="public"),

@@ -85,7 +85,7 @@ def watch(
     with contextlib.ExitStack() as stack:
         pipes = _open_pipes(stack, template)
         _send_request(pipes.pop("request"), request)
-        _Watch(watched, pipes, limits, started + timeout_s, disk, kill_strays, on_stdout).until_ended()
+        _Watch(watched, pipes, template, limits, started + timeout_s, disk, kill_strays, on_stdout).until_ended()
     watched.wall_ms = (time.monotonic() - started) * 1000
     return watched
 
@@ -135,13 +135,14 @@ class _Watch:
         self,
         watched: Watched,
         pipes: dict[str, int],
+        template: Template,
         limits: Limits,
         deadline: float,
         disk: str | None,
         kill_strays: Callable[[], None],
         on_stdout: Callable[[str], None] | None,
     ) -> None:
-        self.watched, self.limits, self.deadline = watched, limits, deadline
+        self.watched, self.template, self.limits, self.deadline = watched, template, limits, deadline
         self.disk = disk
         self.free_at_start = _free_bytes(disk) if disk else 0
         self.kill_strays = kill_strays
@@ -213,9 +214,15 @@ class _Watch:
 
     def _enforce(self) -> None:
         watched, limits = self.watched, self.limits
-        if watched.status is not None or watched.killed_for is not None or watched.pid is None:
+        if watched.status is not None or watched.killed_for is not None:
             return
-        if time.monotonic() >= self.deadline:
+        if watched.pid is None:
+            if time.monotonic() >= self.deadline:
+                # A template that does not fork helps no later call either; the next one gets another.
+                self.template.process.kill()
+                watched.killed_for = ("timeout", "TimeoutError", "the interpreter was not ready within the time limit")
+                watched.status = LOST
+        elif time.monotonic() >= self.deadline:
             self._ask_where()
             self._kill("timeout", "TimeoutError", "the time limit of this run was reached")
         elif max(watched.stdout.seen, watched.stderr.seen) > limits.flood_mb << 20:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -322,6 +323,28 @@ def test_a_lost_template_is_replaced(interpreter: Interpreter, run: Run) -> None
     before.wait()
     assert run("1 + 1").result == "2"
     assert interpreter._template("bare").process.pid != before.pid
+
+
+def test_a_template_that_does_not_answer_is_replaced_within_the_limit(interpreter: Interpreter, run: Run) -> None:
+    stopped = interpreter._template("bare").process
+    stopped.send_signal(signal.SIGSTOP)
+    execution = run("1", deadline_s=0.5)
+    assert execution.error is not None
+    assert (execution.error.type, execution.error.message) == (
+        "timeout",
+        "the interpreter was not ready within the time limit",
+    )
+    stopped.wait()
+    assert run("1 + 1").result == "2"
+
+
+def test_a_template_that_dies_under_a_run_does_not_make_it_run_again(interpreter: Interpreter, run: Run) -> None:
+    code = "import time\nprint('once', flush=True)\ntime.sleep(30)"
+    kill = interpreter._template("bare").process.kill
+    execution = run(code, on_stdout=lambda _text: kill())
+    assert execution.error is not None
+    assert (execution.error.type, execution.error.name, execution.stdout) == ("crashed", "TemplateLost", "once\n")
+    assert run("1 + 1").result == "2"
 
 
 def test_the_deadline_of_the_platform_holds_where_it_is_smaller(run: Run) -> None:

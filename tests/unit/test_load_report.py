@@ -231,7 +231,17 @@ def test_cold_start_report_of_an_endpoint_without_headers() -> None:
     ("given", "verdict"),
     [
         pytest.param(cold_rows(), "passed", id="four-cold-in-four-environments"),
-        pytest.param([*rows(4, stage=COLD_STAGE), *rows(4, stage=WARM_STAGE)], "failed", id="all-warm"),
+        pytest.param([*rows(4, stage=COLD_STAGE), *rows(4, stage=WARM_STAGE)], "inconclusive", id="all-warm"),
+        pytest.param(
+            [*cold_rows()[:3], row(3, stage=COLD_STAGE, environment_id="e0"), *cold_rows()[4:]],
+            "inconclusive",
+            id="a-narrow-burst",
+        ),
+        pytest.param(
+            [*cold_rows()[:3], row(3, stage=COLD_STAGE, outcome="http_error", status=500), *cold_rows()[4:]],
+            "failed",
+            id="a-call-that-failed",
+        ),
         pytest.param(
             [row(i, stage=COLD_STAGE, cold=None, environment_id=None) for i in range(4)],
             "inconclusive",
@@ -243,6 +253,15 @@ def test_cold_start_gate(given: list[Row], verdict: str) -> None:
     numbered = [row_at(one, i) for i, one in enumerate(given)]
     run = record(len(given), plan={}).model_copy(update={"plan": cold_start_plan(4, 5, 1, "2025-11-25").model_dump()})
     assert summarize(numbered, [run]).verdict == verdict
+
+
+def test_a_warm_pool_is_told_with_the_way_out() -> None:
+    given = [*rows(4, stage=COLD_STAGE), *(row(i, stage=WARM_STAGE) for i in range(4, 8))]
+    run = record(8).model_copy(update={"plan": cold_start_plan(4, 5, 1, "2025-11-25").model_dump()})
+    summary = summarize(given, [run])
+    assert summary.exit_code == 4
+    assert "it was 0: the environments were warm already" in summary.reason
+    assert "give an -n above" in summary.reason
 
 
 def row_at(one: Row, index: int) -> Row:

@@ -24,15 +24,17 @@ STACK = replace(
 INTERNAL = {"message": "Internal server error"}
 
 
-class PlayedPool:
-    """Takes the place of the pool: what it does with an event is given."""
+class PlayedFunction:
+    """Takes the place of the function: what it does with an event is given."""
 
     def __init__(self, behave: Callable[[], Awaitable[Outcome]]) -> None:
         self._behave = behave
         self.events: list[dict[str, Any]] = []
+        self.called: list[dict[str, Any]] = []
 
-    async def invoke(self, payload: bytes, *, trace_id: str = "") -> Outcome:
+    async def invoke(self, payload: bytes, **how: Any) -> Outcome:
         self.events.append(json.loads(payload))
+        self.called.append(how)
         return await self._behave()
 
 
@@ -57,11 +59,11 @@ async def has_no_room() -> Outcome:
     raise LaunchError("nothing works here")
 
 
-def ask(pool: PlayedPool, body: bytes = b"{}", headers: dict[str, str] | None = None) -> tuple[int, Any, Any]:
+def ask(pool: PlayedFunction, body: bytes = b"{}", headers: dict[str, str] | None = None) -> tuple[int, Any, Any]:
     """POST to a gateway over a real socket: status, body, headers."""
 
     async def exchange() -> tuple[int, Any, Any]:
-        gateway = Gateway(STACK, pool, "key", integration_timeout_s=0.05)  # type: ignore[arg-type]
+        gateway = Gateway(STACK, pool, ["key"], integration_timeout_s=0.05)  # type: ignore[arg-type]
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             return await gateway.handle(request)
@@ -98,7 +100,7 @@ def ask(pool: PlayedPool, body: bytes = b"{}", headers: dict[str, str] | None = 
     ],
 )
 def test_outcomes(behave: Callable[[], Awaitable[Outcome]], status: int, body: Any):
-    seen_status, seen_body, headers = ask(PlayedPool(behave))
+    seen_status, seen_body, headers = ask(PlayedFunction(behave))
     assert (seen_status, seen_body) == (status, body)
     assert headers["x-amzn-RequestId"]
 
@@ -112,20 +114,20 @@ def test_outcomes(behave: Callable[[], Awaitable[Outcome]], status: int, body: A
     ],
 )
 def test_large_bodies(size: int, status: int):
-    pool = PlayedPool(answers)
+    pool = PlayedFunction(answers)
     assert ask(pool, b"x" * size)[0] == status
     assert [len(event["body"]) for event in pool.events] == [size] * (status == 201)
 
 
 def test_without_the_key_nothing_reaches_the_function():
-    pool = PlayedPool(answers)
+    pool = PlayedFunction(answers)
     status, body, headers = ask(pool, headers={"x-api-key": "Key"})
     assert (status, body, headers["x-amzn-ErrorType"]) == (403, {"message": "Forbidden"}, "ForbiddenException")
     assert pool.events == []
 
 
 def test_a_trace_id_is_passed_on_and_one_is_made():
-    pool = PlayedPool(answers)
+    pool = PlayedFunction(answers)
     given = "Root=1-5e66d96f-7491f09xmpl79d18acf3d050"
     assert ask(pool, headers={"X-Amzn-Trace-Id": given})[2]["X-Amzn-Trace-Id"] == given
     assert ask(pool)[2]["X-Amzn-Trace-Id"].startswith("Root=1-")

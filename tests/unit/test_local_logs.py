@@ -132,15 +132,16 @@ def test_an_endless_line_is_cut():
 def test_the_writer_delivers_in_order_by_stream_and_before_flush_returns():
     seen: list[tuple[str, list[str]]] = []
 
-    def deliver(stream: str, events: Sequence[LogEvent]) -> None:
+    def deliver(group: str, stream: str, events: Sequence[LogEvent]) -> None:
+        assert group == "g"
         seen.append((stream, [event.message for event in events]))
 
     writer = LogWriter(deliver)
     for stream, millis, message in (("a", 2, "second"), ("a", 1, "first"), ("b", 1, "other")):
-        writer.put(LogEvent(stream, millis, message))
+        writer.put(LogEvent("g", stream, millis, message))
     writer.flush()
     flat = [(stream, message) for stream, messages in seen for message in messages]
     assert sorted(flat) == [("a", "first"), ("a", "second"), ("b", "other")]
-    writer.put(LogEvent("a", 3, "last"))
+    writer.put(LogEvent("g", "a", 3, "last"))
     writer.close()
     assert seen[-1] == ("a", ["last"])
