@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cold = commands.add_parser("coldstart", help="a burst wider than the warm pool: init and what a first call costs")
     cold.add_argument("-n", type=int, default=10, metavar="N", dest="burst", help="simultaneous calls (default 10)")
-    cold.add_argument("--min-cold", type=int, metavar="K", help="pass only with K confirmed cold starts (default 1)")
+    cold.add_argument("--min-cold", type=int, metavar="K", help="cold starts the burst must bring (default 1)")
     cold.add_argument("--gap", type=_positive, default=10.0, metavar="S", help="seconds to the warm burst (default 10)")
     cold.add_argument("--era", choices=ERAS, default=ERAS[0], help=f"MCP revision of the calls (default {ERAS[0]})")
     _add_common(cold)
@@ -208,7 +208,7 @@ def _logs(arguments: argparse.Namespace) -> int:
 def send(plan: Plan, arguments: argparse.Namespace) -> int:
     """Runs a plan on the endpoint of the arguments, prints its summary, returns the exit code."""
     endpoint = check_endpoint(arguments.url or setting("MCP_ENDPOINT_URL"))
-    for line in plan.thresholds:
+    for line in (*plan.thresholds, *(need.threshold for need in plan.needs)):
         parse_threshold(line)  # a mistake in the last line should not cost the whole run
     check_budget(plan, endpoint, arguments.yes)
     check_reachable(endpoint)

@@ -21,6 +21,12 @@ from load.summary import timed
 
 COLD_STAGE, WARM_STAGE = "cold", "again"
 
+WARM_POOL = (
+    "the environments were warm already, which is no fault of the endpoint; for a cold pool give an -n above the "
+    "number of warm environments, wait until Lambda has let the idle ones go, or deploy anew"
+)
+NARROW = "calls came one after another to the same environment; give a smaller -n, or run nearer to the endpoint"
+
 
 class ColdStartReport(BaseModel):
     """coldstart.json, schema coldstart/1. `burst` is its width, `confirmed` the cold answers of the first burst.
@@ -68,10 +74,10 @@ def cold_start_plan(burst: int, gap_s: float, min_cold: int, era: str) -> Plan:
         # A burst is one instant: the last call leaves a little after the first, 0.4 ms a call measured. It matters only
         # against how long a call holds its environment.
         "limits": {"send_lag_p99_ms": HOLD_S * 1000 / 2},
-        "thresholds": [
-            "count(errors) == 0",
-            f"count(cold{{stage:{COLD_STAGE}}}) >= {min_cold}",
-            f"count(environments{{stage:{COLD_STAGE}}}) >= {burst}",
+        "thresholds": ["count(errors) == 0"],
+        "needs": [
+            {"threshold": f"count(cold{{stage:{COLD_STAGE}}}) >= {min_cold}", "otherwise": WARM_POOL},
+            {"threshold": f"count(environments{{stage:{COLD_STAGE}}}) >= {burst}", "otherwise": NARROW},
         ],
     }
     return parse_plan(document, "coldstart")

@@ -14,7 +14,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from load.percentiles import chance_of_at_least, needed_for_quantile, needed_for_share, quantile
-from load.plan import Limits
+from load.plan import Limits, Need
 from load.rows import CENSORED, NOT_JUDGED, OUTCOMES, Row, RunRecord
 
 EXIT_PASS: Final = 0
@@ -296,6 +296,19 @@ def check_fitness(rows: Sequence[Row], records: Sequence[RunRecord], limits: Lim
         _in_flight(rows),
         _cpu(records, limits),
     ]
+
+
+def check_needs(rows: Sequence[Row], needs: Sequence[Need]) -> list[Fitness]:
+    """Whether the run met what it set out to measure. Raises ThresholdError."""
+    return [_check_need(need, judge(parse_threshold(need.threshold), rows)) for need in needs]
+
+
+def _check_need(need: Need, found: Judgement) -> Fitness:
+    limit = parse_threshold(need.threshold).limit
+    if found.verdict == "passed":
+        return Fitness(check=need.threshold, fit=True, observed=found.observed, limit=limit)
+    reason = found.reason or f"{need.threshold} did not come about, it was {found.observed:g}: {need.otherwise}"
+    return Fitness(check=need.threshold, fit=False, observed=found.observed, limit=limit, reason=reason)
 
 
 def _sent_anything(rows: Sequence[Row]) -> Fitness:

@@ -60,7 +60,7 @@ def page(summary: Summary, rows: Sequence[Row], server: ServerSide | None = None
         f"{counts.environments} environments.</p>",
         "<h2>Thresholds</h2>",
         _gate(summary),
-        "<h2>The generator</h2>",
+        "<h2>Fit to judge by</h2>",
         _fitness(summary),
         "<h2>Latency from the intended time</h2>",
         _latencies(summary),

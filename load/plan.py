@@ -54,6 +54,15 @@ ABORT_LEAST = 20
 """Answers before a share of failures can stop a run."""
 
 
+class Need(BaseModel):
+    """What must have happened for a run to have measured what it set out to: unmet, it is inconclusive, not failed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    threshold: str = Field(description="A count in the manner of thresholds, as count(cold) >= 10.")
+    otherwise: str = Field(description="Why it may not have happened and what to do, for the person who meets it.")
+
+
 class Budget(BaseModel):
     """What a run may send without being asked about; the estimate takes every call for `memory_mb` and `billed_ms`."""
 
@@ -83,6 +92,7 @@ class Plan(BaseModel):
     limits: Limits = Limits()
     abort: Abort | None = None
     thresholds: list[str] = Field(default_factory=list)
+    needs: list[Need] = Field(default_factory=list)
 
     @field_validator("scenarios")
     @classmethod

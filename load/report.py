@@ -99,7 +99,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(Text(f"{kind.count} × {kind.outcome}: {kind.error}", style="red"))
     for check in summary.fitness:
         if not check.fit:
-            console.print(Text(f"generator: {check.reason}", style="yellow"))
+            console.print(Text(check.reason, style="yellow"))
     console.print(Text(f"{summary.verdict}: {summary.reason}", style=f"bold {VERDICT_COLOURS[summary.verdict]}"))
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from load.gate import Fitness, Judgement, RunVerdict, check_fitness, decide, judge, parse_threshold
+from load.gate import Fitness, Judgement, RunVerdict, check_fitness, check_needs, decide, judge, parse_threshold
 from load.percentiles import Distribution, distribution
 from load.plan import Plan, parse_plan
 from load.rows import CENSORED, Row, RunRecord, read_rows, read_runs
@@ -130,7 +130,7 @@ def summarize(rows: Sequence[Row], records: Sequence[RunRecord]) -> Summary:
     first = records[0]
     plan = parse_plan(first.plan, "the run's plan")
     judgements = [judge(parse_threshold(line), rows) for line in plan.thresholds]
-    fitness = check_fitness(rows, records, plan.limits)
+    fitness = [*check_fitness(rows, records, plan.limits), *check_needs(rows, plan.needs)]
     interrupted = any(record.ended == "interrupted" for record in records)
     aborted = any(record.ended == "aborted" for record in records)
     verdict, exit_code, reason = decide(rows, judgements, fitness, interrupted, aborted)
