@@ -7,16 +7,21 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aiohttp import web
 
-from .environment import Site
+from .cpu import FULL_VCPU_MB, Share, shares
+from .environment import INIT_LIMIT_S, Site
+from .functions import Clock, Functions, release_as_deployed
 from .gateway import Gateway
 from .host import Host, LaunchError, probe
+from .lambda_api import LambdaApi
 from .logs import LogWriter
-from .pool import Pool
+from .metrics import observe
+from .pool import SCALE_OUT_PER_10_S, Pool
 from .stack import Stack, StackError, configured, read_stack
 
 EXIT_OK, EXIT_USAGE, EXIT_INTERRUPTED = 0, 2, 130
@@ -45,7 +50,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the template; repeat"
     )
-    parser.add_argument("--concurrency", type=int, help="environments at most (default: reserved concurrency, or 10)")
+    parser.add_argument(
+        "--concurrency", type=int, help="environments at most (default: reserved concurrency, at least 10)"
+    )
     parser.add_argument("--memory", type=int, metavar="MB", help="over the template's (also P_FN_MEMORY)")
     parser.add_argument("--timeout", type=int, metavar="S", help="over the template's (also P_FN_TIMEOUT)")
     parser.add_argument("--env", action="append", default=[], metavar="K=V", help="a variable of the function; repeat")
@@ -63,8 +70,32 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default="none",
         help="none: environments have loopback alone (default); host: they reach what this machine reaches",
     )
+    parser.add_argument(
+        "--cpu-share", action="store_true", help="CPU by memory, one vCPU at 1769 MB (default: the whole machine)"
+    )
+    parser.add_argument(
+        "--no-freeze",
+        dest="freeze",
+        action="store_false",
+        help="let processes run on between calls, as Lambda does not",
+    )
+    parser.add_argument(
+        "--init-limit", type=float, default=INIT_LIMIT_S, metavar="S", help="seconds for the init phase (default 10)"
+    )
+    parser.add_argument(
+        "--scale-out",
+        type=float,
+        default=SCALE_OUT_PER_10_S,
+        metavar="N",
+        help=f"new environments in 10 seconds at most (default {SCALE_OUT_PER_10_S}, as Lambda)",
+    )
     key = parser.add_mutually_exclusive_group()
-    key.add_argument("--api-key", metavar="KEY", help="ask clients for this x-api-key (also SAM_LOCAL_API_KEY)")
+    key.add_argument(
+        "--api-key",
+        action="append",
+        metavar="KEY",
+        help="ask clients for this x-api-key, and hold them to the usage plan (also SAM_LOCAL_API_KEY); repeat",
+    )
     key.add_argument("--no-auth", action="store_true", help="ask for no key (default)")
     return parser.parse_args(argv)
 
@@ -127,16 +158,31 @@ def _listen(host: str, port: int) -> socket.socket:
 async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.socket) -> int:
     from .aws import Aws, is_aws_request
 
-    stopping: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    stopping: asyncio.Future[int] = loop.create_future()
     _stop_on_signals(stopping)
     # moto takes most of a second to import; the host is tried out meanwhile.
     aws_task = asyncio.create_task(asyncio.to_thread(Aws, stack))
-    host = await _probe(options, stack.code_dir)
+    probed = await _probe(options, stack.code_dir)
     aws = await aws_task
     writer = LogWriter(aws.deliver)
-    limit = options.concurrency or stack.reserved_concurrency or 10
-    pool = Pool(stack, limit, Site(host, options.layer, writer.put))
-    gateway = Gateway(stack, pool, options.api_key or os.environ.get("SAM_LOCAL_API_KEY"))
+    site = Site(
+        host=probed,
+        layer=options.layer,
+        write_log=writer.put,
+        new_share=_share(options),
+        freezes=options.freeze,
+        init_limit_s=options.init_limit,
+    )
+
+    def make_pool(of: Stack, most: int) -> Pool:
+        return Pool(of, most, site, lambda o: observe(aws.metrics, o), scale_out_per_10_s=options.scale_out)
+
+    functions = Functions(make_pool, Clock(time.time, loop.call_later), options.concurrency)
+    function = functions.add(stack, aws.role_arn)
+    aws.lambda_api = LambdaApi(functions, stack)
+    await release_as_deployed(function, stack)
+    gateway = Gateway(stack, function, _api_keys(options))
     host, port = listening.getsockname()[:2]
     base = f"http://{host}:{port}"
     ready = {
@@ -148,7 +194,7 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if is_aws_request(request):
-            return await aws.handle(request, pool)
+            return await aws.handle(request)
         if request.path == "/" and request.method == "GET":
             return web.json_response(ready)
         return await gateway.handle(request)
@@ -159,16 +205,31 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
     print(json.dumps(ready), flush=True)
     print(
         f"sam.local: {stack.function_name} with {stack.memory_mb} MB and {stack.timeout_s} s, "
-        f"{limit} environments at most; Ctrl-C ends it",
+        f"{function.pool.most} environments at most; Ctrl-C ends it",
         file=sys.stderr,
     )
     try:
         return await stopping
     finally:
-        await pool.close()
+        await functions.close()
         await runner.cleanup()
         await asyncio.to_thread(writer.close)
         aws.close()
+
+
+def _share(options: argparse.Namespace) -> Callable[[int], Share] | None:
+    if not options.cpu_share:
+        return None
+    new_share, how = shares()
+    print(f"sam.local: CPU by memory, one vCPU at {FULL_VCPU_MB} MB, through {how}", file=sys.stderr)
+    return new_share
+
+
+def _api_keys(options: argparse.Namespace) -> list[str]:
+    keys = list(options.api_key or [])
+    if not keys and not options.no_auth and os.environ.get("SAM_LOCAL_API_KEY"):
+        keys = [os.environ["SAM_LOCAL_API_KEY"]]
+    return keys
 
 
 async def _probe(options: argparse.Namespace, code_dir: Path) -> Host:

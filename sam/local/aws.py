@@ -1,140 +1,116 @@
-"""The AWS APIs of the local stack, for boto3 with AWS_ENDPOINT_URL: moto in this process, its function made ours.
+"""The AWS APIs of the local stack, for boto3 with AWS_ENDPOINT_URL: ours where moto is wrong, moto for the rest.
 
-CloudWatch Logs, CloudWatch and Lambda's control plane are moto's; Invoke runs in the pool, and an update of the
-function's configuration recycles environments. Signatures are not checked: this listens on loopback only.
+Lambda is `lambda_api`, CloudWatch Logs `logs_api`, CloudWatch's data `metrics` behind moto's own parsing; IAM, Lambda's
+policies and whatever else is asked are moto's. Signatures are not checked: this listens on loopback only.
 """
 
 import asyncio
 import base64
 import contextlib
 import io
-import json
 import logging
 import re
 import threading
+import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from . import metrics
+from .lambda_api import CODE_PATH, LambdaApi
+from .log_store import LogsError, LogStore
 from .logs import LogEvent
-from .pool import MAX_EVENT_BYTES, Pool, Throttled
+from .logs_api import TARGET, LogsApi
 from .stack import ACCOUNT_ID, Stack
 
-_INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations/?$")
-_CONFIGURATION = re.compile(r"/2015-03-31/functions/([^/]+)/configuration/?$")
 _CREDENTIAL_SCOPE = re.compile(r"(Credential=[^/]+/\d{8}/)([^/]+)(/)")
+_LAMBDA_PATH = re.compile(r"/\d{4}-\d\d-\d\d/")
 
 
 def is_aws_request(request: web.BaseRequest) -> bool:
     """Whether a request is for an AWS API rather than for the REST API of the stage."""
     authorization = request.headers.get("Authorization", "")
+    if request.path.startswith(CODE_PATH):
+        return True
     return authorization.startswith("AWS4-HMAC-SHA256") or "X-Amz-Target" in request.headers
 
 
 class Aws:
-    """Holds the log group and the function in moto, and answers for both."""
+    """Holds logs, metrics and moto's part of the account, and answers for all of it once it has its `lambda_api`."""
 
     def __init__(self, stack: Stack) -> None:
         # Imported here: moto takes most of a second, and reading a template should not.
         from moto.awslambda.models import lambda_backends
         from moto.core.models import DEFAULT_ACCOUNT_ID
         from moto.iam.models import iam_backends
-        from moto.logs.models import logs_backends
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
         if DEFAULT_ACCOUNT_ID != ACCOUNT_ID:
             raise RuntimeError(f"moto's account is {DEFAULT_ACCOUNT_ID}, the stack's is {ACCOUNT_ID}")
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self.logs = LogStore()
+        self.metrics = metrics.MetricStore()
+        self.lambda_api: LambdaApi | None = None
+        self._logs_api = LogsApi(self.logs, stack.region)
         self._app = DomainDispatcherApplication(create_backend_app)
         self._stack = stack
         self._region = stack.region
-        self._logs = logs_backends[ACCOUNT_ID][stack.region]
         self._lambda = lambda_backends[ACCOUNT_ID][stack.region]
-        self._streams: set[str] = set()
         self._lock = threading.Lock()  # moto is not made for threads
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="aws")
-        self._create_log_group()
+        self.logs.create_group(stack.log_group, stack.log_retention_days)
         self._role = iam_backends[ACCOUNT_ID]["aws"].create_role(
             f"{stack.function_name}-Role", "{}", "/", None, "logs only", [], None
         )
-        self._create_function()
+        self._mirror_function()
+        _replace_metrics(self.metrics)
+
+    @property
+    def role_arn(self) -> str:
+        return str(self._role.arn)
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def deliver(self, stream: str, events: Sequence[LogEvent]) -> None:
-        """Put events of one stream into the log group. Called from the log writer's thread."""
-        group = self._stack.log_group
-        with self._lock, contextlib.suppress(KeyError):
-            if stream not in self._streams:
-                self._logs.ensure_log_stream(group, stream)
-                self._streams.add(stream)
-            self._logs.put_log_events(
-                group, stream, [{"timestamp": event.timestamp_ms, "message": event.message} for event in events]
-            )
+    def deliver(self, group: str, stream: str, events: Sequence[LogEvent]) -> None:
+        """Put events of one stream into its log group. Called from the log writer's thread."""
+        if group not in self.logs.groups:
+            with contextlib.suppress(LogsError):
+                self.logs.create_group(group)
+        with contextlib.suppress(LogsError):  # a client deleted the group meanwhile
+            if stream not in self.logs.group(group).streams:
+                self.logs.create_stream(group, stream)
+            self.logs.put(group, stream, [(event.timestamp_ms, event.message) for event in events])
+        for event in events:
+            metrics.take_embedded(self.metrics, event.message, event.timestamp_ms)
 
-    async def handle(self, request: web.BaseRequest, pool: Pool) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.Response:
         body = await request.content.read()
-        path = request.raw_path.partition("?")[0]
-        if request.method == "POST" and (match := _INVOKE.fullmatch(unquote(path))):
-            return await self._invoke(request, match.group(1), body, pool)
         loop = asyncio.get_running_loop()
-        response = await loop.run_in_executor(self._threads, self._ask_moto, request, body)
-        if request.method == "PUT" and response.status == 200 and _CONFIGURATION.fullmatch(unquote(path)):
-            pool.reconfigure(self._configured(pool.stack))
-        return response
+        target = request.headers.get("X-Amz-Target", "")
+        if target.startswith(TARGET):
+            operation = target.removeprefix(TARGET)
+            told = await loop.run_in_executor(self._threads, self._logs_api.handle, operation, body)
+            if told is not None:
+                return web.json_response(told[1], status=told[0], content_type="application/x-amz-json-1.1")
+        elif self.lambda_api is not None and _LAMBDA_PATH.match(request.path):
+            response = await self.lambda_api.handle(request, body)
+            if response is not None:
+                return response
+        elif self.lambda_api is not None and request.path.startswith(CODE_PATH):
+            archive = self.lambda_api.code_of(request.path)
+            return web.Response(status=404) if archive is None else web.Response(body=archive)
+        return await loop.run_in_executor(self._threads, self._ask_moto, request, body)
 
-    # -- Lambda -------------------------------------------------------------------------------------------------
+    # -- moto ---------------------------------------------------------------------------------------------------
 
-    async def _invoke(self, request: web.BaseRequest, function: str, body: bytes, pool: Pool) -> web.Response:
-        name = function.rpartition("function:")[2].partition(":")[0]
-        if name != self._stack.function_name:
-            arn = self._stack.function_arn.replace(self._stack.function_name, name)
-            return _aws_error(404, "ResourceNotFoundException", f"Function not found: {arn}")
-        if len(body) > MAX_EVENT_BYTES:
-            message = f"Request must be smaller than {MAX_EVENT_BYTES} bytes for the InvokeFunction operation"
-            return _aws_error(413, "RequestTooLargeException", message)
-        try:
-            json.loads(body or b"null")
-        except ValueError as error:
-            return _aws_error(400, "InvalidRequestContentException", f"Could not parse request body into json: {error}")
-        kind = request.headers.get("X-Amz-Invocation-Type", "RequestResponse")
-        if kind == "DryRun":
-            return web.Response(status=204)
-        if kind != "RequestResponse":
-            return _aws_error(400, "InvalidParameterValueException", f"The local stack has no {kind} invocations")
-        request_id = request.headers.get("x-amzn-RequestId")
-        try:
-            outcome = await pool.invoke(
-                body or b"{}", request_id=request_id, client_context=request.headers.get("X-Amz-Client-Context", "")
-            )
-        except Throttled as error:
-            reason = {"Reason": error.reason}
-            return _aws_error(429, "TooManyRequestsException", str(error), reason)
-        headers = {"X-Amz-Executed-Version": "$LATEST", "Content-Type": "application/json"}
-        if outcome.function_error is not None:
-            headers["X-Amz-Function-Error"] = outcome.function_error
-        if request.headers.get("X-Amz-Log-Type") == "Tail":
-            headers["X-Amz-Log-Result"] = base64.b64encode(outcome.log_tail).decode()
-        return web.Response(body=outcome.payload, headers=headers)
-
-    def _configured(self, stack: Stack) -> Stack:
-        function = self._lambda.get_function(self._stack.function_name)
-        return replace(
-            stack,
-            memory_mb=int(function.memory_size),
-            timeout_s=int(function.timeout),
-            environment={str(key): str(value) for key, value in function.environment_vars.items()},
-            handler=str(function.handler),
-        )
-
-    def _create_function(self) -> None:
+    def _mirror_function(self) -> None:
+        """So that moto has something to attach a policy or a tag to."""
         stack = self._stack
         code = io.BytesIO()
         with zipfile.ZipFile(code, "w") as archive:
@@ -146,22 +122,9 @@ class Aws:
                 "Role": self._role.arn,
                 "Handler": stack.handler,
                 "Code": {"ZipFile": base64.b64encode(code.getvalue()).decode()},
-                "MemorySize": stack.memory_mb,
-                "Timeout": stack.timeout_s,
-                "Environment": {"Variables": dict(stack.environment)},
-                "LoggingConfig": {"LogFormat": stack.log_format, "LogGroup": stack.log_group},
                 "Publish": False,
             }
         )
-
-    # -- CloudWatch Logs ----------------------------------------------------------------------------------------
-
-    def _create_log_group(self) -> None:
-        self._logs.create_log_group(self._stack.log_group, tags={})
-        if self._stack.log_retention_days:
-            self._logs.put_retention_policy(self._stack.log_group, str(self._stack.log_retention_days))
-
-    # -- moto ---------------------------------------------------------------------------------------------------
 
     def _ask_moto(self, request: web.BaseRequest, body: bytes) -> web.Response:
         headers = [(name, self._in_our_region(name, value)) for name, value in request.headers.items()]
@@ -190,8 +153,26 @@ class Aws:
         return _CREDENTIAL_SCOPE.sub(rf"\g<1>{self._region}\g<3>", value, count=1)
 
 
-def _aws_error(status: int, kind: str, message: str, extra: dict[str, Any] | None = None) -> web.Response:
-    body = json.dumps({"Type": "User", "Message": message, "message": message, **(extra or {})}).encode()
-    return web.Response(
-        status=status, body=body, headers={"x-amzn-ErrorType": kind, "Content-Type": "application/json"}
-    )
+def _replace_metrics(store: metrics.MetricStore) -> None:
+    """CloudWatch's data operations over our store: moto has no percentiles. Reading and writing the protocol is its."""
+    from moto.cloudwatch.exceptions import InvalidParameterValue
+    from moto.cloudwatch.responses import CloudWatchResponse
+    from moto.core.responses import ActionResult, EmptyResult
+
+    def answered(answer: Callable[[Mapping[str, Any]], Any]) -> Callable[[Any], Any]:
+        def respond(response: Any) -> Any:
+            try:
+                told = answer(response._get_params())
+            except metrics.MetricError as error:
+                raise InvalidParameterValue(str(error)) from error
+            return EmptyResult() if told is None else ActionResult(told)
+
+        return respond
+
+    for name, answer in (
+        ("put_metric_data", lambda asked: metrics.put_metric_data(store, asked, time.time())),
+        ("get_metric_data", lambda asked: metrics.get_metric_data(store, asked)),
+        ("get_metric_statistics", lambda asked: metrics.get_metric_statistics(store, asked)),
+        ("list_metrics", lambda asked: metrics.list_metrics(store, asked)),
+    ):
+        setattr(CloudWatchResponse, name, answered(answer))

@@ -458,7 +458,7 @@ class Environment:
             self._log(now_ms, line)
 
     def _log(self, timestamp_ms: int, message: str) -> None:
-        self._site.write_log(logs.LogEvent(self.stream, timestamp_ms, message))
+        self._site.write_log(logs.LogEvent(self.stack.log_group, self.stream, timestamp_ms, message))
         self._tail += message.encode("utf-8", "replace") + (b"" if message.endswith("\n") else b"\n")
         del self._tail[: -logs.LOG_TAIL_BYTES]
 

@@ -15,7 +15,7 @@ import secrets
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,9 +24,11 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 from multidict import CIMultiDict
 
+from .functions import Function, LambdaError
 from .host import LaunchError
-from .pool import MAX_EVENT_BYTES, Pool, Throttled
+from .pool import MAX_EVENT_BYTES, Throttled
 from .stack import ACCOUNT_ID, Route, Stack
+from .throttle import Meter
 
 INTEGRATION_TIMEOUT_S = 29.0
 MAX_BODY_BYTES = 10 * 1024 * 1024
@@ -39,6 +41,14 @@ class Malformed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One client's key: the id that the event tells, and what it has used of the usage plan."""
+
+    id: str
+    meter: Meter
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """The route a request took: `path` is without the stage, as the event carries it."""
 
@@ -48,14 +58,25 @@ class Match:
 
 
 class Gateway:
-    """Answers HTTP requests for one stage. `api_key` None turns the key check off."""
+    """Answers HTTP requests for one stage. Without `api_keys` no key is asked for, and no usage plan holds.
+
+    `now` is a clock in seconds since the epoch, for rates and quotas.
+    """
 
     def __init__(
-        self, stack: Stack, pool: Pool, api_key: str | None, integration_timeout_s: float = INTEGRATION_TIMEOUT_S
+        self,
+        stack: Stack,
+        function: Function,
+        api_keys: Sequence[str] = (),
+        integration_timeout_s: float = INTEGRATION_TIMEOUT_S,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._stack = stack
-        self._pool = pool
-        self._api_key = api_key
+        self._function = function
+        self._keys = {
+            key: ApiKey(f"local{number:05d}", Meter(stack.usage_plan, now)) for number, key in enumerate(api_keys)
+        }
+        self._stage_meter = Meter(stack.stage_throttle, now)
         self._timeout_s = integration_timeout_s
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
@@ -71,8 +92,12 @@ class Gateway:
         match = match_route(self._stack, raw_path, request.method)
         if match is None:
             return refusal(403, "Missing Authentication Token", "MissingAuthenticationTokenException")
-        if match.route.api_key_required and not self._key_is_right(request):
+        key = self._key_of(request) if match.route.api_key_required else None
+        if key is None and match.route.api_key_required and self._keys:
             return refusal(403, "Forbidden", "ForbiddenException")
+        if refused := (key.meter.refusal() if key else None) or self._stage_meter.refusal():
+            kind = {"Limit Exceeded": "LimitExceededException", "Too Many Requests": "TooManyRequestsException"}
+            return refusal(429, refused, kind[refused])
         body = await _body(request)
         if body is None:
             return refusal(413, "Request Too Long", "RequestEntityTooLargeException")
@@ -80,17 +105,21 @@ class Gateway:
         event = proxy_event(
             self._stack, match, request.method, request.raw_path, _client_headers(request, trace_id), body, request_id,
             source_ip=request.remote or "127.0.0.1", protocol=f"HTTP/{request.version.major}.{request.version.minor}",
+            api_key_id=key.id if key else None,
         )  # fmt: skip
         payload = json.dumps(event, ensure_ascii=False).encode("utf-8", "surrogatepass")
         if len(payload) > MAX_EVENT_BYTES:
             return refusal(413, "Request Too Long", "RequestEntityTooLargeException")
+        tenant = _tenant(match.route.tenant, request, event)
         try:
             async with asyncio.timeout(self._timeout_s):
-                outcome = await self._pool.invoke(payload, trace_id=trace_id)
+                outcome = await self._function.invoke(
+                    payload, qualifier=match.route.qualifier, trace_id=trace_id, tenant=tenant
+                )
         except TimeoutError:
             return refusal(504, "Endpoint request timed out", "InternalServerErrorException")
-        except LaunchError as error:
-            print(f"sam.local: no environment could be made: {error}", file=sys.stderr)
+        except (LaunchError, LambdaError) as error:
+            print(f"sam.local: the function was not called: {error}", file=sys.stderr)
             return refusal(500, "Internal server error", "InternalServerErrorException")
         except Throttled:
             return refusal(500, "Internal server error", "InternalServerErrorException")
@@ -103,10 +132,25 @@ class Gateway:
         answer.headers.setdefault("X-Amzn-Trace-Id", trace_id.partition(";")[0])
         return answer
 
-    def _key_is_right(self, request: web.BaseRequest) -> bool:
-        if self._api_key is None:
-            return True
-        return hmac.compare_digest(request.headers.get("x-api-key", "").encode(), self._api_key.encode())
+    def _key_of(self, request: web.BaseRequest) -> ApiKey | None:
+        given = request.headers.get("x-api-key", "").encode()
+        # All are compared, so that the time tells nothing.
+        found = [key for text, key in self._keys.items() if hmac.compare_digest(given, text.encode())]
+        return found[0] if found else None
+
+
+def _tenant(expression: str | None, request: web.BaseRequest, event: Mapping[str, Any]) -> str | None:
+    """The value of a mapping expression of an integration: 'literal', a header, or something of the context."""
+    if expression is None:
+        return None
+    if expression.startswith("'"):
+        return expression.strip("'")
+    if expression.startswith("method.request.header."):
+        return request.headers.get(expression.removeprefix("method.request.header."))
+    found: Any = event["requestContext"]
+    for step in expression.removeprefix("context.").split("."):
+        found = found.get(step) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def match_route(stack: Stack, raw_path: str, method: str) -> Match | None:
@@ -152,6 +196,7 @@ def proxy_event(
     *,
     source_ip: str,
     protocol: str,
+    api_key_id: str | None = None,
     now_s: float | None = None,
 ) -> dict[str, Any]:
     """The event of a REST API's Lambda proxy integration, payload format 1.0."""
@@ -161,6 +206,7 @@ def proxy_event(
     moment = datetime.fromtimestamp(time.time() if now_s is None else now_s, UTC)
     content_type = (_first(headers, "content-type") or "").partition(";")[0].strip()
     binary = _is_binary(content_type, stack.binary_media_types)
+    # Bytes that are no UTF-8 arrive as U+FFFD on AWS too: https://qiita.com/ma2shita/items/ea96fbb73b7095413d3f
     text = (base64.b64encode(body).decode() if binary else body.decode("utf-8", "replace")) if body else None
     return {
         "resource": match.route.resource,
@@ -199,7 +245,7 @@ def proxy_event(
                 "userAgent": _first(headers, "user-agent"),
                 "user": None,
                 **(
-                    {"apiKeyId": "local", "apiKey": _first(headers, "x-api-key")}
+                    {"apiKeyId": api_key_id or "local", "apiKey": _first(headers, "x-api-key")}
                     if match.route.api_key_required
                     else {}
                 ),

@@ -21,8 +21,9 @@ LOG_TAIL_BYTES = 4096  # what Invoke with LogType=Tail returns
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """One event of one stream; `timestamp_ms` since the epoch."""
+    """One event of one stream of a log group; `timestamp_ms` since the epoch."""
 
+    group: str
     stream: str
     timestamp_ms: int
     message: str
@@ -311,10 +312,10 @@ class Lines:
 class LogWriter:
     """Takes events off the hot path: `put` only queues, one thread hands them on in batches, in order.
 
-    `deliver` gets events of one stream, oldest first.
+    `deliver` gets the events of one stream of one group, oldest first.
     """
 
-    def __init__(self, deliver: Callable[[str, Sequence[LogEvent]], None]) -> None:
+    def __init__(self, deliver: Callable[[str, str, Sequence[LogEvent]], None]) -> None:
         self._deliver = deliver
         self._queue: queue.SimpleQueue[LogEvent | threading.Event | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
@@ -336,13 +337,13 @@ class LogWriter:
 
     def _run(self) -> None:
         while True:
-            batch: dict[str, list[LogEvent]] = {}
+            batch: dict[tuple[str, str], list[LogEvent]] = {}
             reached: list[threading.Event] = []
             item = self._queue.get()
             last = item is None
             while True:
                 if isinstance(item, LogEvent):
-                    batch.setdefault(item.stream, []).append(item)
+                    batch.setdefault((item.group, item.stream), []).append(item)
                 elif item is not None:
                     reached.append(item)
                 try:
@@ -350,8 +351,8 @@ class LogWriter:
                 except queue.Empty:
                     break
                 last = last or item is None
-            for stream, events in batch.items():
-                self._deliver(stream, sorted(events, key=lambda event: event.timestamp_ms))
+            for (group, stream), events in batch.items():
+                self._deliver(group, stream, sorted(events, key=lambda event: event.timestamp_ms))
             for event in reached:
                 event.set()
             if last:

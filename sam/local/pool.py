@@ -35,10 +35,14 @@ class Throttled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One request as CloudWatch counts it; `outcome` is None for a throttled one. `began_s` since the epoch."""
+    """One request as CloudWatch counts it; `outcome` is None for a throttled one. `began_s` since the epoch.
+
+    `resource` is the function's name with the qualifier it was called by.
+    """
 
     began_s: float
-    version: str
+    function_name: str
+    resource: str
     outcome: Outcome | None
     concurrent: int
 
@@ -109,15 +113,16 @@ class Pool:
         tenant: str | None = None,
     ) -> Outcome:
         """Run one event. A caller that goes away does not stop it: Lambda runs it to its end too. Raises Throttled."""
-        began_s = time.time()
+        began_s, name = time.time(), self.stack.function_name
+        resource = arn.partition(":function:")[2] or name
         try:
             self._admit()
         except Throttled:
-            self._observe(Observed(began_s, version, None, self._busy))
+            self._observe(Observed(began_s, name, resource, None, self._busy))
             raise
         self._busy += 1
         run = self._run((version, tenant), payload, trace_id, request_id or str(uuid.uuid4()), client_context, arn)
-        task = asyncio.create_task(self._observed(run, began_s, version, self._busy))
+        task = asyncio.create_task(self._observed(run, began_s, resource, self._busy))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
@@ -131,13 +136,14 @@ class Pool:
         if self._busy >= self.most or self._closed:
             raise Throttled("ConcurrentInvocationLimitExceeded")
 
-    async def _observed(self, run: Coroutine[Any, Any, Outcome], began_s: float, version: str, n: int) -> Outcome:
+    async def _observed(self, run: Coroutine[Any, Any, Outcome], began_s: float, resource: str, n: int) -> Outcome:
+        name = self.stack.function_name
         try:
             outcome = await run
         except Throttled:
-            self._observe(Observed(began_s, version, None, n))
+            self._observe(Observed(began_s, name, resource, None, n))
             raise
-        self._observe(Observed(began_s, version, outcome, n))
+        self._observe(Observed(began_s, name, resource, outcome, n))
         return outcome
 
     async def _run(

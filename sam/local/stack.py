@@ -17,6 +17,8 @@ from samtranslator.model.exceptions import InvalidDocumentException  # type: ign
 from samtranslator.translator.transform import transform  # type: ignore[import-untyped]
 from samtranslator.yaml_helper import yaml_parse  # type: ignore[import-untyped]
 
+from .throttle import UNLIMITED, UsagePlan
+
 ACCOUNT_ID = "123456789012"  # moto's account: ARNs here and ARNs boto3 reads must agree
 STACK_NAME = "code-interpreter"
 MEMORY_MB = range(128, 10240 + 1)
@@ -37,6 +39,8 @@ class Route:
     resource: str
     method: str
     api_key_required: bool
+    qualifier: str | None = None  # the alias or version that the integration calls
+    tenant: str | None = None  # where the tenant comes from: a mapping expression of the integration
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,10 @@ class Stack:
     ephemeral_mb: int = 512
     snap_start: bool = False
     per_tenant: bool = False
+    alias: str | None = None
+    provisioned: int = 0
+    usage_plan: UsagePlan = UNLIMITED
+    stage_throttle: UsagePlan = UNLIMITED
 
     @property
     def function_arn(self) -> str:
@@ -83,6 +91,7 @@ def read_stack(template: Path, parameters: Mapping[str, str] | None = None) -> S
     function_name = properties.get("FunctionName", function_id)
     log_group = logging_config.get("LogGroup", f"/aws/lambda/{function_name}")
     stage, api = _rest_api(cloudformation, resolver, template)
+    alias = _optional(cloudformation, resolver, "AWS::Lambda::Alias")
     body = api.get("Body", {})
     stack = Stack(
         function_name=function_name,
@@ -96,12 +105,24 @@ def read_stack(template: Path, parameters: Mapping[str, str] | None = None) -> S
         log_format=logging_config.get("LogFormat", "Text"),
         log_retention_days=_retention(cloudformation, resolver, log_group),
         reserved_concurrency=properties.get("ReservedConcurrentExecutions"),
-        stage=stage,
+        stage=str(stage["StageName"]),
         routes=_routes(body),
         binary_media_types=tuple(
             api.get("BinaryMediaTypes") or body.get("x-amazon-apigateway-binary-media-types") or ()
         ),
         region=_region(),
+        system_log_level=logging_config.get("SystemLogLevel", "INFO"),
+        application_log_level=logging_config.get("ApplicationLogLevel"),
+        tracing=properties.get("TracingConfig", {}).get("Mode") == "Active",
+        ephemeral_mb=_whole(properties.get("EphemeralStorage", {}).get("Size", 512), "EphemeralStorage"),
+        snap_start=properties.get("SnapStart", {}).get("ApplyOn") == "PublishedVersions",
+        per_tenant=properties.get("TenancyConfig", {}).get("TenantIsolationMode") == "PER_TENANT",
+        alias=alias.get("Name"),
+        provisioned=_whole(
+            alias.get("ProvisionedConcurrencyConfig", {}).get("ProvisionedConcurrentExecutions", 0), "P"
+        ),
+        usage_plan=_usage_plan(_optional(cloudformation, resolver, "AWS::ApiGateway::UsagePlan")),
+        stage_throttle=_stage_throttle(stage),
     )
     check_limits(stack)
     return stack
@@ -269,6 +290,9 @@ class _Resolver:
         if name not in self.resources:
             raise StackError(f"Ref names {name}, which is neither a parameter nor a resource")
         properties = self.resources[name].get("Properties", {})
+        if self.resources[name].get("Type") == "AWS::Lambda::Alias":
+            function = self.resolve(properties["FunctionName"])
+            return f"{self._arn('lambda', 'function:', function)}:{self.resolve(properties['Name'])}"
         for key in ("FunctionName", "LogGroupName", "StageName"):
             if key in properties:
                 return self.resolve(properties[key])
@@ -279,9 +303,12 @@ class _Resolver:
         prefix = {"AWS::Lambda::Function": "lambda", "AWS::IAM::Role": "iam", "AWS::Logs::LogGroup": "logs"}.get(kind)
         if attribute != "Arn" or prefix is None:
             raise StackError(f"the local stack cannot resolve GetAtt {name}.{attribute}")
-        region = "" if prefix == "iam" else self.values["AWS::Region"]
         resource = {"lambda": "function:", "iam": "role/", "logs": "log-group:"}[prefix]
-        return f"arn:aws:{prefix}:{region}:{ACCOUNT_ID}:{resource}{self.reference(name)}"
+        return self._arn(prefix, resource, self.reference(name))
+
+    def _arn(self, service: str, resource: str, name: Any) -> str:
+        region = "" if service == "iam" else self.values["AWS::Region"]
+        return f"arn:aws:{service}:{region}:{ACCOUNT_ID}:{resource}{name}"
 
     def substitute(self, argument: Any) -> str:
         text, extra = argument if isinstance(argument, list) else (argument, {})
@@ -311,10 +338,40 @@ class _Resolver:
         raise StackError(f"the local stack cannot judge a condition of {name}")
 
 
-def _rest_api(cloudformation: Mapping[str, Any], resolver: _Resolver, template: Path) -> tuple[str, dict[str, Any]]:
+def _rest_api(
+    cloudformation: Mapping[str, Any], resolver: _Resolver, template: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The properties of the stage and of its API."""
     stage_id, _ = _only_resource(cloudformation, "AWS::ApiGateway::Stage", template)
     api_id, _ = _only_resource(cloudformation, "AWS::ApiGateway::RestApi", template)
-    return str(resolver.properties(stage_id)["StageName"]), resolver.properties(api_id)
+    return resolver.properties(stage_id), resolver.properties(api_id)
+
+
+def _optional(cloudformation: Mapping[str, Any], resolver: _Resolver, kind: str) -> dict[str, Any]:
+    """The properties of the first resource of a kind that its condition lets be; empty without."""
+    for name, resource in cloudformation.get("Resources", {}).items():
+        condition = resource.get("Condition")
+        if resource.get("Type") == kind and (condition is None or resolver.holds({"Condition": condition})):
+            return resolver.properties(name)
+    return {}
+
+
+def _usage_plan(properties: Mapping[str, Any]) -> UsagePlan:
+    throttle, quota = properties.get("Throttle", {}), properties.get("Quota", {})
+    return UsagePlan(
+        rate_per_s=throttle.get("RateLimit"),
+        burst=throttle.get("BurstLimit"),
+        quota=quota.get("Limit"),
+        quota_period=quota.get("Period", "DAY"),
+    )
+
+
+def _stage_throttle(stage: Mapping[str, Any]) -> UsagePlan:
+    """What the stage allows all clients together, on every method."""
+    for settings in stage.get("MethodSettings", []):
+        if settings.get("HttpMethod") == "*" and settings.get("ResourcePath") == "/*":
+            return UsagePlan(settings.get("ThrottlingRateLimit"), settings.get("ThrottlingBurstLimit"))
+    return UNLIMITED
 
 
 def _routes(body: Mapping[str, Any]) -> tuple[Route, ...]:
@@ -323,10 +380,19 @@ def _routes(body: Mapping[str, Any]) -> tuple[Route, ...]:
         for method, operation in operations.items():
             if method in (*METHODS, ANY_METHOD):
                 name = "ANY" if method == ANY_METHOD else method.upper()
-                routes.append(Route(resource, name, _wants_api_key(operation, body)))
+                integration = operation.get("x-amazon-apigateway-integration", {})
+                tenant = integration.get("requestParameters", {}).get("integration.request.header.X-Amz-Tenant-Id")
+                qualifier = _qualifier(str(integration.get("uri", "")))
+                routes.append(Route(resource, name, _wants_api_key(operation, body), qualifier, tenant))
     if not routes:
         raise StackError("the OpenAPI document has no paths, so no request could reach the function")
     return tuple(sorted(routes, key=lambda route: (route.resource, route.method)))
+
+
+def _qualifier(uri: str) -> str | None:
+    """The alias or version at the end of the function's ARN in an integration's URI."""
+    found = re.search(r":function:[^:/]+:([^/]+)/(?:invocations|response-streaming-invocations)$", uri)
+    return found[1] if found else None
 
 
 def _wants_api_key(operation: Mapping[str, Any], body: Mapping[str, Any]) -> bool:

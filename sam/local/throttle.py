@@ -36,6 +36,9 @@ class UsagePlan:
     quota_period: str = "DAY"
 
 
+UNLIMITED = UsagePlan()
+
+
 class Meter:
     """One API key's use of its plan. `now` is a clock in seconds since the epoch."""
 
