@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Matches = Callable[[str], bool]
+MOST_REGEXES = 2  # in a delimited or JSON pattern
 
 
 class PatternError(ValueError):
@@ -25,11 +26,11 @@ def compile_pattern(pattern: str) -> Matches:
     text = pattern.strip()
     if not text:
         return lambda message: True
-    if text[0] == "[":
-        return _delimited(text)
-    if text[0] == "{":
-        return _json(text)
-    return _terms(text)
+    if text[0] not in "[{":
+        return _terms(text)
+    if len(re.findall(r"%[^%]*%", text)) > MOST_REGEXES:
+        raise PatternError(f"it holds more than {MOST_REGEXES} regular expressions")
+    return _delimited(text) if text[0] == "[" else _json(text)
 
 
 # -- terms ------------------------------------------------------------------------------------------------------------
