@@ -243,11 +243,6 @@ class Function:
             document["TenancyConfig"] = {"TenantIsolationMode": "PER_TENANT"}
         if version.state == "Pending":
             document |= {"StateReason": "The function is being created.", "StateReasonCode": "Creating"}
-        if version.last_update == "InProgress":
-            document |= {
-                "LastUpdateStatusReason": "The function is being created.",
-                "LastUpdateStatusReasonCode": "Creating",
-            }
         return document
 
     def update_configuration(self, change: Mapping[str, Any]) -> Document:

@@ -36,6 +36,40 @@ def _message(text: str) -> Any:
     return json.loads(data) if data else None
 
 
+def hold_against_the_model(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
+    """botocore drops members it does not know; AWS sends none."""
+    shape, body = operation_model.output_shape, response_dict["body"]
+    if shape is None or response_dict["status_code"] >= 300 or "payload" in shape.serialization or not body:
+        return
+    faults = list(_faults(shape, json.loads(body), operation_model.name))
+    assert not faults, faults
+
+
+def _faults(shape: Any, value: Any, where: str) -> Iterator[str]:
+    kinds: dict[str, Any] = {
+        "structure": dict, "map": dict, "list": list, "string": str, "character": str, "boolean": bool,
+        "integer": int, "long": int, "double": int | float, "float": int | float,
+    }  # fmt: skip
+    wanted = kinds.get(shape.type_name, object)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and shape.type_name != "boolean"):
+        yield f"{where} is {value!r}, not a {shape.type_name}"
+    elif shape.type_name == "structure":
+        members = {shape.members[name].serialization.get("name", name): shape.members[name] for name in shape.members}
+        for name, inner in value.items():
+            if name in members:
+                yield from _faults(members[name], inner, f"{where}.{name}")
+            else:
+                yield f"{where}.{name} is not in the model"
+    elif shape.type_name == "list":
+        for inner in value:
+            yield from _faults(shape.member, inner, f"{where}[]")
+    elif shape.type_name == "map":
+        for inner in value.values():
+            yield from _faults(shape.value, inner, f"{where}{{}}")
+    elif getattr(shape, "enum", None) and value not in shape.enum:
+        yield f"{where} is {value!r}, none of {shape.enum}"
+
+
 class LocalStack:
     """A running stack. `said` is what it wrote to stderr before it was ready."""
 
@@ -63,7 +97,8 @@ class LocalStack:
             return Answer(response.status, response.headers, _message(text.decode()))
 
     def client(self, service: str, region: str = "us-east-1") -> Any:
-        return SESSION.client(
+        """A client that fails on an answer whose members are not those of the service's model."""
+        client = SESSION.client(
             service,
             endpoint_url=self.ready["aws_endpoint_url"],
             region_name=region,
@@ -71,6 +106,8 @@ class LocalStack:
             aws_secret_access_key="test",
             config=Config(retries={"total_max_attempts": 1}),
         )
+        client.meta.events.register(f"before-parse.{service}", hold_against_the_model)
+        return client
 
     def log_lines(self, until: str, count: int = 1) -> list[str]:
         """Messages of the log group in order, once `count` of them hold `until`."""
