@@ -56,6 +56,12 @@ def _print(_event, _context, ask):
     return "printed"
 
 
+def _burn(_event, _context, ask):
+    began = time.process_time()
+    while time.process_time() - began < ask["cpu_s"]:
+        pass
+
+
 def _leave_behind(_event, _context, _ask):
     """A daemon in a session of its own, the hardest kind to find again."""
     return subprocess.Popen(["sleep", "300"], start_new_session=True).pid
@@ -105,6 +111,7 @@ ACTIONS = {
     "fail": _fail,
     "eat": _eat,
     "print": _print,
+    "burn": _burn,
     "leave-behind": _leave_behind,
     "look": _look,
     "syscall": _syscall,
