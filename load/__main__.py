@@ -21,7 +21,7 @@ from load.report import print_summary, write_reports
 from load.rows import BadRecord, read_rows
 from load.scenarios import ERAS
 from load.server_side import LATE_S, NoLog, join_directory, print_server_side
-from load.settings import SettingsError, apply_aws_settings, check_endpoint, is_loopback, setting
+from load.settings import SettingsError, api_key, apply_aws_settings, check_endpoint, is_loopback, setting
 
 EXAMPLES = """\
 examples:
@@ -210,6 +210,7 @@ def send(plan: Plan, arguments: argparse.Namespace) -> int:
     endpoint = check_endpoint(arguments.url or setting("MCP_ENDPOINT_URL"))
     for line in (*plan.thresholds, *(need.threshold for need in plan.needs)):
         parse_threshold(line)  # a mistake in the last line should not cost the whole run
+    api_key()
     check_budget(plan, endpoint, arguments.yes)
     check_reachable(endpoint)
     out: Path = arguments.out or new_directory("load")

@@ -3,8 +3,8 @@
     locust -f load/locustfile.py --headless --profile smoke --host http://127.0.0.1:8000/dev/lambda/mcp/
 
 `python -m load run` starts the same with defaults and makes the reports. Latency is measured from the intended time and
-every arrival leaves a row, whatever became of it. Locust's own statistics are fed too, for its web UI, but nothing is
-judged by them: their buckets lose up to 5 % and they forget what is in flight at the end.
+every arrival leaves a row, whatever became of it. Locust's own statistics are fed for its web UI and tables only:
+their buckets lose up to 5 % and they forget what is in flight at the end.
 """
 
 import gc
@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import gevent  # type: ignore[import-untyped]
 import gevent.ssl  # type: ignore[import-untyped]
-from geventhttpclient.header import Headers
+from geventhttpclient.client import HTTPClient
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 from geventhttpclient.url import URL
 from locust import FastHttpUser, events, task
@@ -33,11 +33,12 @@ from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
 from load.arrivals import Arrival
+from load.exchange import post, request_bytes
 from load.pacing import pace
 from load.plan import ABORT_LEAST, Plan, PlanError, load_plan, parse_plan
 from load.rows import NOT_JUDGED, Row, RowWriter, RunRecord, write_run
 from load.scenarios import SCENARIOS, Verdict, build_request, judge_answer, parse_server_timing
-from load.settings import SettingsError, check_endpoint, setting, without_secrets
+from load.settings import SettingsError, api_key, check_endpoint, without_secrets
 
 LEAD_S = 0.3
 """From the dispatcher's start to the first intended time: room to warm up imports, so that no arrival starts late."""
@@ -66,20 +67,13 @@ class Job:
         return self.arrival.at_s
 
 
-@dataclass(frozen=True, slots=True)
-class Wire:
-    """A request as the HTTP client wants it. Headers built once save 40 us a request (measured)."""
-
-    body: bytes
-    headers: Headers
-
-
 @dataclass(slots=True)
 class Pending:
     """A job under way; `sent_s` is None until its greenlet has run."""
 
     job: Job
     sent_s: float | None = None
+    greenlet: gevent.Greenlet | None = None
 
 
 @dataclass(slots=True)
@@ -93,12 +87,12 @@ class Drive:
     record: RunRecord
     record_path: Path
     writer: RowWriter
-    requests: dict[tuple[str, str], Wire]
-    http: Any = None
-    uri: str = "/"
+    api_key: str | None
+    feeds_locust: bool
+    http: HTTPClient | None = None
+    requests: dict[tuple[str, str], bytes] = field(default_factory=dict)
     anchor_s: float = 0.0
     pending: dict[int, Pending] = field(default_factory=dict)
-    greenlets: set[gevent.Greenlet] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=dict)
     aborted: bool = False
     finished: bool = False
@@ -118,9 +112,11 @@ class Drive:
         """Sends everything, drains, and closes the books. Returns early, books closed, when the user is killed."""
         # The pool's client, not FastHttpUser's session: it gives the first byte's time, adds no retry or redirect, and
         # costs less per request.
-        self.http = user.client.client.clientpool.get_client(URL(self.endpoint))
-        parts = urlsplit(self.endpoint)
-        self.uri = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        http = user.client.client.clientpool.get_client(URL(self.endpoint))
+        self.http = http
+        self.requests = {
+            (name, era): self._wire(http, name, era) for name in self.plan.scenarios for era in self.plan.eras
+        }
         watcher = gevent.spawn(self._watch)
         ended: Literal["complete", "stopped", "aborted"] = "stopped"
         gc.collect()
@@ -134,11 +130,20 @@ class Drive:
                 self._wait_until(self.plan.duration_s)
             except Aborted:
                 pass
-            gevent.joinall(list(self.greenlets), timeout=self.plan.drain_s)
+            gevent.joinall(self._greenlets(), timeout=self.plan.drain_s)
             ended = "aborted" if self.aborted else "complete"
         finally:
             watcher.kill(block=False)
             self.finish(ended)
+
+    def _wire(self, http: HTTPClient, scenario: str, era: str) -> bytes:
+        request = build_request(SCENARIOS[scenario], era, self.api_key)
+        parts = urlsplit(self.endpoint)
+        uri = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return request_bytes(http, uri, request.headers, request.body)
+
+    def _greenlets(self) -> list[gevent.Greenlet]:
+        return [pending.greenlet for pending in self.pending.values() if pending.greenlet is not None]
 
     def _wait_until(self, at_s: float) -> None:
         """A plan whose last arrival leaves early still lasts as long as it says, so that rates mean what they say."""
@@ -151,9 +156,10 @@ class Drive:
         if self.finished:
             return
         self.finished = True
+        greenlets = self._greenlets()
         for pending in list(self.pending.values()):
             self._record_open(pending)
-        gevent.killall(list(self.greenlets), block=False)
+        gevent.killall(greenlets, block=False)
         self.record.ended = ended
         self.record.ended_s = round(self.now(), 3)
         self.writer.close()
@@ -167,23 +173,21 @@ class Drive:
             verdict = Verdict("dropped", f"{self.plan.max_in_flight} requests were open already (max_in_flight)")
             self._write(_row(job, None, None, None, None, verdict), None)
             return
-        pending = Pending(job)
-        self.pending[job.arrival.index] = pending
-        greenlet = gevent.spawn(self._exchange, pending)
-        self.greenlets.add(greenlet)
-        greenlet.link(self.greenlets.discard)
+        pending = self.pending[job.arrival.index] = Pending(job)
+        pending.greenlet = gevent.spawn(self._exchange, pending)
 
     def _exchange(self, pending: Pending) -> None:
         job = pending.job
+        assert self.http is not None  # `run` has set it before anything is launched
         request = self.requests[job.scenario, job.era]
         first_s: float | None = None
         response: Any = None
         body = b""
         sent_s = pending.sent_s = self.now()
         try:
-            response = self.http.request("POST", self.uri, body=request.body, headers=request.headers)
+            response = post(self.http, request)
             first_s = self.now()
-            body = bytes(response.read())
+            body = response.read()
             done_s = self.now()
             verdict = None
         except TimeoutError:
@@ -216,6 +220,8 @@ class Drive:
         self.counts[row.outcome] = self.counts.get(row.outcome, 0) + 1
         if row.cold:
             self.counts["cold"] = self.counts.get("cold", 0) + 1
+        if not self.feeds_locust:
+            return
         fire: Any = self.environment.events.request.fire
         fire(
             request_type=row.era,
@@ -332,7 +338,12 @@ class Dispatcher(FastHttpUser):
         drive = _drive
         if drive is None or drive.http is not None:
             raise StopUser  # a second user in this process has nothing to send: rates come from the plan, not from -u
-        drive.run(self)
+        try:
+            drive.run(self)
+        except Exception:
+            log.exception("the dispatcher broke off; the run ends here")
+            _announce_end(self.environment)
+            raise StopUser from None
         _announce_end(self.environment)
         raise StopUser
 
@@ -356,6 +367,7 @@ def _prepare(environment: Environment, **_: Any) -> None:
         return
     try:
         check_endpoint(environment.host)
+        api_key()
         if options.plan_json.startswith("@"):
             options.plan_json = Path(options.plan_json[1:]).read_text(encoding="utf-8")
         elif not options.plan_json:
@@ -400,7 +412,6 @@ def _begin(environment: Environment, **_: Any) -> None:
     if isinstance(runner, MasterRunner):
         _follow_workers(runner, record, record_path)
         return
-    api_key = setting("MCP_API_KEY")
     _drive = Drive(
         environment=environment,
         plan=plan,
@@ -409,13 +420,9 @@ def _begin(environment: Environment, **_: Any) -> None:
         record=record,
         record_path=record_path,
         writer=RowWriter(out / (f"requests-w{index}.jsonl" if worker else "requests.jsonl")),
-        requests={(name, era): _wire(name, era, api_key) for name in plan.scenarios for era in plan.eras},
+        api_key=api_key(),
+        feeds_locust=not options.raw_only,
     )
-
-
-def _wire(scenario: str, era: str, api_key: str | None) -> Wire:
-    request = build_request(SCENARIOS[scenario], era, api_key)
-    return Wire(request.body, Headers(dict(request.headers)))
 
 
 def _follow_workers(runner: MasterRunner, record: RunRecord, path: Path) -> None:

@@ -38,6 +38,14 @@ def apply_aws_settings(dot_env: Path = Path(".env")) -> None:
             os.environ.setdefault(name, value)
 
 
+def api_key() -> str | None:
+    """MCP_API_KEY, None when there is none. Raises SettingsError for one that no HTTP header can carry."""
+    key = setting("MCP_API_KEY")
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise SettingsError("MCP_API_KEY holds a character that an HTTP header cannot carry; copy it again")
+    return key
+
+
 def check_endpoint(url: str | None) -> str:
     """The endpoint URL when it can be called. Raises SettingsError."""
     if not url:

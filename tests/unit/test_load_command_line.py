@@ -131,6 +131,16 @@ def test_settings_come_from_the_environment_then_from_dot_env(tmp_path: Path) ->
     assert setting("MCP_API_KEY", {}, tmp_path / "none") is None
 
 
+def test_a_key_no_header_can_carry_is_told_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MCP_API_KEY", "s3cret\nkey")
+    assert run(["run", "smoke", "http://127.0.0.1:1/", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "MCP_API_KEY" in said
+    assert "s3cret" not in said
+
+
 @pytest.mark.parametrize("url", [None, "", "example.com/mcp", "ftp://example.com/", "https://me:pw@example.com/"])
 def test_endpoints_that_are_none(url: str | None) -> None:
     with pytest.raises(SettingsError) as caught:
