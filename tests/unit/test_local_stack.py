@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sam.local.stack import Route, StackError, configured, read_stack
+from sam.local.throttle import UsagePlan
 
 TEMPLATE = Path(__file__).parents[2] / "sam" / "template.yaml"
 
@@ -64,14 +65,33 @@ def test_the_template_we_deploy_is_the_one_we_run():
     assert stack.log_group == "/aws/lambda/code-interpreter"
     assert (stack.memory_mb, stack.timeout_s, stack.log_format, stack.stage) == (1024, 60, "JSON", "dev")
     assert stack.code_dir == TEMPLATE.parents[1] / "function"
-    assert stack.routes == (Route("/lambda/health", "GET", False), Route("/lambda/mcp", "ANY", True))
+    tenant = "context.identity.apiKeyId"
+    assert stack.routes == (
+        Route("/lambda/health", "GET", True, tenant=tenant),
+        Route("/lambda/mcp", "ANY", True, tenant=tenant),
+    )
 
 
 def test_parameters_go_over_defaults():
-    given = {"PFnMemory": "2048", "PFnConcurrency": "4", "PApiKeyRequired": "false", "PMcpResponse": "json"}
+    given = {"PFnMemory": "2048", "PFnConcurrency": "4", "PAuth": "none", "PMcpResponse": "json"}
     stack = read_stack(TEMPLATE, given)
     assert (stack.memory_mb, stack.reserved_concurrency, stack.routes[1].api_key_required) == (2048, 4, False)
     assert stack.environment["MCP_RESPONSE"] == "json"
+
+
+ECHO = Path(__file__).parents[1] / "integration" / "functions" / "template.yaml"
+
+
+def test_what_decides_about_environments_is_read_from_the_template():
+    plain = read_stack(ECHO)
+    assert (plain.per_tenant, plain.snap_start, plain.alias, plain.tracing) == (False, False, None, False)
+    assert plain.routes == (Route("/lambda/mcp", "ANY", True),)
+    tenants = read_stack(ECHO, {"PTenants": "yes", "PTracing": "Active", "PQuota": "7", "PRateLimit": "3"})
+    assert (tenants.per_tenant, tenants.tracing) == (True, True)
+    assert tenants.usage_plan == UsagePlan(3, 3, 7, "MONTH")
+    assert tenants.routes[0].tenant == "context.identity.apiKeyId"
+    snap = read_stack(ECHO, {"PSnapStart": "yes"})
+    assert (snap.snap_start, snap.alias, snap.routes[0].qualifier) == (True, "live", "live")
 
 
 def test_intrinsic_functions_and_an_included_file(small: Path):
