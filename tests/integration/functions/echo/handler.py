@@ -102,6 +102,7 @@ ACTIONS = {
         "request_id": context.aws_request_id,
         "memory": context.memory_limit_in_mb,
         "arn": context.invoked_function_arn,
+        "tenant": context.tenant_id,
         "remaining_ms": context.get_remaining_time_in_millis(),
     },
     "sleep": lambda event, context, ask: time.sleep(ask["seconds"]),
