@@ -108,7 +108,7 @@ def _explain_end(watched: Watched, timeout_s: float) -> ExecutionError:
     line = _stuck_line(watched.trace.text())
     if watched.killed_for is not None:
         kind, name, message = watched.killed_for
-        if kind == "timeout" and watched.status != LOST:
+        if kind == "timeout" and watched.pid is not None:
             message = f"the code was stopped after {timeout_s:g} seconds"
             message += f", at line {line}" if line else ""
         return ExecutionError(type=kind, name=name, message=message, line=line, traceback=_user_frames(watched.trace))

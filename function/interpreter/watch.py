@@ -8,6 +8,7 @@ import json
 import os
 import selectors
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from interpreter.template import Template, TemplateLost
 REPORT_BYTES = 8 << 20
 POLL_S = 0.05  # how often limits are looked at while the code says nothing
 DRAIN_S = 0.25  # how long a pipe may stay open after the child has ended and its strays are dead
+REAP_S = 2.0  # how long a killed child may take to be reported
 LOST = -1  # status of a child whose template died: nobody can say how it ended
 
 
@@ -149,6 +151,7 @@ class _Watch:
         self.on_stdout = on_stdout
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.partial_status = b""
+        self.killed_at = 0.0
         self.selector = selectors.DefaultSelector()
         for name, fd in pipes.items():
             os.set_blocking(fd, False)
@@ -214,14 +217,15 @@ class _Watch:
 
     def _enforce(self) -> None:
         watched, limits = self.watched, self.limits
-        if watched.status is not None or watched.killed_for is not None:
+        if watched.status is not None:
             return
-        if watched.pid is None:
+        if watched.killed_for is not None:
+            if time.monotonic() >= self.killed_at + REAP_S:
+                self._give_template_up("did not report the end of a child")
+        elif watched.pid is None:
             if time.monotonic() >= self.deadline:
-                # A template that does not fork helps no later call either; the next one gets another.
-                self.template.process.kill()
                 watched.killed_for = ("timeout", "TimeoutError", "the interpreter was not ready within the time limit")
-                watched.status = LOST
+                self._give_template_up("did not fork")
         elif time.monotonic() >= self.deadline:
             self._ask_where()
             self._kill("timeout", "TimeoutError", "the time limit of this run was reached")
@@ -231,6 +235,12 @@ class _Watch:
             self._kill("output_limit", "OutputLimitError", f"the result is larger than {REPORT_BYTES >> 20} MB")
         elif self.disk and self.free_at_start - _free_bytes(self.disk) > limits.disk_mb << 20:
             self._kill("disk", "DiskLimitError", f"more than {limits.disk_mb} MB of files were written")
+
+    def _give_template_up(self, why: str) -> None:
+        """It helps no later call either; the next one gets another."""
+        print(f"interpreter: template {self.template.process.pid} {why} and is replaced", file=sys.stderr)
+        self.template.process.kill()
+        self.watched.status = LOST
 
     def _ask_where(self) -> None:
         """SIGUSR2 makes faulthandler write the line the code is at; a code that blocks signals stays silent."""
@@ -245,6 +255,7 @@ class _Watch:
     def _kill(self, kind: ErrorType, name: str, message: str) -> None:
         if self.watched.status is None:
             self.watched.killed_for = (kind, name, message)
+            self.killed_at = time.monotonic()
             self._end()
 
     def _end(self) -> None:
