@@ -249,7 +249,7 @@ def check_budget(plan: Plan, endpoint: str, yes: bool) -> None:
     """
     if yes or is_loopback(endpoint):
         return
-    planned = plan.planned()
+    planned = plan.expected()
     dollars = plan.estimated_dollars(planned)
     if planned <= plan.budget.requests and dollars <= plan.budget.dollars:
         return

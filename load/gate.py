@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from load.percentiles import chance_of_at_least, needed_for_quantile, needed_for_share, quantile
 from load.plan import Limits, Need
-from load.rows import CENSORED, NOT_JUDGED, OUTCOMES, Row, RunRecord
+from load.rows import CENSORED, NOT_JUDGED, OUTCOMES, Row, RunRecord, meant
 
 EXIT_PASS: Final = 0
 EXIT_FAILED: Final = 1
@@ -327,7 +327,7 @@ def _finished(records: Sequence[RunRecord]) -> Fitness:
 
 
 def _all_recorded(rows: Sequence[Row], records: Sequence[RunRecord]) -> Fitness:
-    planned = records[0].planned
+    planned = meant(records)
     missing = planned - len({row.index for row in rows})
     reason = f"{missing} of {planned} planned arrivals left no row" if missing > 0 else ""
     if missing == 0 and len(rows) > planned:

@@ -36,9 +36,10 @@ from load.arrivals import Arrival
 from load.exchange import post, request_bytes
 from load.pacing import pace
 from load.plan import ABORT_LEAST, Plan, PlanError, load_plan, parse_plan
-from load.rows import NOT_JUDGED, Row, RowWriter, RunRecord, write_run
+from load.rows import NOT_JUDGED, Outcome, Row, RowWriter, RunRecord, write_run
 from load.scenarios import SCENARIOS, Verdict, build_request, judge_answer, parse_server_timing
 from load.settings import SettingsError, api_key, check_endpoint, without_secrets
+from load.users import User, users_of
 
 LEAD_S = 0.3
 """From the dispatcher's start to the first intended time: room to warm up imports, so that no arrival starts late."""
@@ -87,6 +88,7 @@ class Drive:
     record: RunRecord
     record_path: Path
     writer: RowWriter
+    scheduled: int
     api_key: str | None
     feeds_locust: bool
     http: HTTPClient | None = None
@@ -126,15 +128,42 @@ class Drive:
             self.record.anchor_unix_s = time.time() + LEAD_S
             write_run(self.record_path, self.record)
             try:
+                users = [gevent.spawn(self._be_user, user) for user in self.users()]
                 pace(self.jobs(), now=self.now, sleep=gevent.sleep, launch=self._launch)
                 self._wait_until(self.plan.duration_s)
             except Aborted:
                 pass
+            waiting = set(self._greenlets())
+            gevent.killall([user for user in users if user not in waiting], block=False)
             gevent.joinall(self._greenlets(), timeout=self.plan.drain_s)
             ended = "aborted" if self.aborted else "complete"
         finally:
             watcher.kill(block=False)
             self.finish(ended)
+
+    def users(self) -> list[User]:
+        """This process's closed-loop users: every n-th of the plan's."""
+        return users_of(self.plan.stages)[self.record.worker_index :: self.record.workers_expected]
+
+    def _be_user(self, user: User) -> None:
+        """Asks, waits, thinks, until the user's stage is over or the run was stopped."""
+        questions = user.questions(self.plan.seed, self.plan.scenarios, self.plan.eras)
+        self._wait_until(user.start_s)
+        while not self.aborted and (at_s := self.now()) < user.end_s:
+            scenario, era = next(questions)
+            job = Job(Arrival(self._index_for_user(), at_s, user.stage), scenario, era)
+            self.record.dispatched += 1
+            pending = self.pending[job.arrival.index] = Pending(job, greenlet=gevent.getcurrent())
+            pause_s = user.pause_s(refused=self._exchange(pending) == "connect_error")
+            if self.now() + pause_s >= user.end_s:
+                return
+            gevent.sleep(pause_s)
+
+    def _index_for_user(self) -> int:
+        """After the whole schedule's indices, each worker every n-th: no two rows of a run share one."""
+        index = self.scheduled + self.record.worker_index + self.record.by_users * self.record.workers_expected
+        self.record.by_users += 1
+        return index
 
     def _wire(self, http: HTTPClient, scenario: str, era: str) -> bytes:
         request = build_request(SCENARIOS[scenario], era, self.api_key)
@@ -176,7 +205,8 @@ class Drive:
         pending = self.pending[job.arrival.index] = Pending(job)
         pending.greenlet = gevent.spawn(self._exchange, pending)
 
-    def _exchange(self, pending: Pending) -> None:
+    def _exchange(self, pending: Pending) -> Outcome:
+        """Sends one request, judges its answer, writes its row."""
         job = pending.job
         assert self.http is not None  # `run` has set it before anything is launched
         request = self.requests[job.scenario, job.era]
@@ -203,8 +233,9 @@ class Drive:
                 kind = response.get("content-type") or ""
                 verdict = judge_answer(SCENARIOS[job.scenario], response.get_code(), str(kind), body)
         if self.pending.pop(job.arrival.index, None) is None:
-            return  # the run ended while the answer was being read; its row says in_flight
+            return "in_flight"  # the run ended while the answer was being read; its row says so
         self._write(_row(job, sent_s, first_s, done_s, response, verdict, len(body)), verdict)
+        return verdict.outcome
 
     def _record_open(self, pending: Pending) -> None:
         self.pending.pop(pending.job.arrival.index, None)
@@ -309,7 +340,7 @@ def _show_progress(drive: Drive) -> None:
     failed = done - counts.get("ok", 0)
     text = (
         f"load: {min(now_s, drive.plan.duration_s):.0f}/{drive.plan.duration_s:.0f} s · "
-        f"{drive.record.dispatched}/{drive.record.planned} sent · {len(drive.pending)} open · "
+        f"{drive.record.dispatched}/{drive.record.planned + drive.record.by_users} sent · {len(drive.pending)} open · "
         f"{counts.get('ok', 0)} ok · {failed} not ok · {counts.get('cold', 0)} cold"
     )
     if sys.stderr.isatty():
@@ -420,6 +451,7 @@ def _begin(environment: Environment, **_: Any) -> None:
         record=record,
         record_path=record_path,
         writer=RowWriter(out / (f"requests-w{index}.jsonl" if worker else "requests.jsonl")),
+        scheduled=total,
         api_key=api_key(),
         feeds_locust=not options.raw_only,
     )

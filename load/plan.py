@@ -3,15 +3,26 @@
 It only reads and validates; what is sent is decided by `arrivals` and `scenarios`, what it means by `gate`.
 """
 
+import math
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from load.arrivals import Arrival, Stage, schedule, total_s
+from load.arrivals import Arrival, Stage, Users, schedule, total_s
+from load.decks import deck
 from load.scenarios import ERAS, SCENARIOS
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -104,20 +115,39 @@ class Plan(BaseModel):
     def _known_eras(cls, weights: dict[str, int]) -> dict[str, int]:
         return _known(weights, ERAS, "era")
 
+    @model_validator(mode="after")
+    def _connections_for_all_users(self) -> Self:
+        most = max((stage.users for stage in self.stages if isinstance(stage, Users)), default=0)
+        if most > self.max_in_flight:
+            raise ValueError(f"{most} users need as many connections; raise max_in_flight above {self.max_in_flight}")
+        return self
+
     @property
     def duration_s(self) -> float:
         return total_s(self.stages)
 
     def arrivals(self) -> Iterator[tuple[Arrival, str, str]]:
         """Every arrival with its scenario and era. Proportions hold in every full deck, not only on average."""
-        scenarios = _deck(self.scenarios, random.Random(f"{self.seed}/scenarios"))
-        eras = _deck(self.eras, random.Random(f"{self.seed}/eras"))
+        scenarios = deck(self.scenarios, random.Random(f"{self.seed}/scenarios"))
+        eras = deck(self.eras, random.Random(f"{self.seed}/eras"))
         for arrival in schedule(self.stages, self.seed):
             yield arrival, next(scenarios), next(eras)
 
     def planned(self) -> int:
         """How many arrivals the plan has; walks the schedule, so call it once."""
         return sum(1 for _ in schedule(self.stages, self.seed))
+
+    @property
+    def closed_loop(self) -> bool:
+        """Whether any stage has users who wait for their answers."""
+        return any(isinstance(stage, Users) for stage in self.stages)
+
+    def expected(self) -> int:
+        """What the plan is likely to send, for its budget: the schedule, and what users manage when each answer takes
+        the budget's `billed_ms`."""
+        answer_s = self.budget.billed_ms / 1000
+        users = (stage for stage in self.stages if isinstance(stage, Users))
+        return self.planned() + sum(math.ceil(one.users * one.duration_s / (one.think_s + answer_s)) for one in users)
 
     def estimated_dollars(self, requests: int) -> float:
         """What so many calls would cost, for the budget question only; `ops` prices real ones.
@@ -130,7 +160,10 @@ class Plan(BaseModel):
 
     def scaled(self, rate_per_s: float | None = None, duration_s: float | None = None) -> Self:
         """The same shape with its highest rate at `rate_per_s` and its whole length `duration_s`."""
-        rate = 1.0 if rate_per_s is None else rate_per_s / max(stage.peak_per_s for stage in self.stages)
+        peak_per_s = max(stage.peak_per_s for stage in self.stages)
+        if rate_per_s is not None and peak_per_s == 0:
+            raise PlanError(f"{self.profile}: users make their own rate; set users and think_s")
+        rate = 1.0 if rate_per_s is None else rate_per_s / peak_per_s
         time = 1.0 if duration_s is None else duration_s / self.duration_s
         try:
             stages = [stage.scaled(rate, time) for stage in self.stages]
@@ -201,11 +234,3 @@ def _known(weights: dict[str, int], names: tuple[str, ...], what: str) -> dict[s
     if unknown:
         raise ValueError(f"there is no {what} {unknown[0]!r}; use {', '.join(names)}")
     return weights
-
-
-def _deck(weights: Mapping[str, int], rng: random.Random) -> Iterator[str]:
-    """Endless draws; each run of sum(weights) draws holds every name exactly as often as its weight says."""
-    cards = [name for name, weight in sorted(weights.items()) for _ in range(weight)]
-    while True:
-        rng.shuffle(cards)
-        yield from cards

@@ -23,6 +23,12 @@ VERDICT_COLOURS = {
 }
 
 
+CLOSED_LOOP = (
+    "Closed loop: latency counts from when a user was ready to ask, and users who wait ask nothing, so a stall of the "
+    "endpoint is seen by few requests."
+)
+
+
 def write_reports(directory: Path) -> Summary:
     """Makes summary.json, summary.md and report.html in the run directory; returns the summary."""
     summary, rows = summarize_directory(directory)
@@ -64,6 +70,8 @@ def markdown(summary: Summary) -> str:
     lines += [
         f"| `{one.threshold}` | {one.verdict} | {observed(one)} | {one.n} | {one.reason} |" for one in summary.gate
     ]
+    if summary.closed_loop:
+        lines += ["", CLOSED_LOOP]
     unfit = [check.reason for check in summary.fitness if not check.fit]
     if unfit:
         lines += ["", "The generator: " + "; ".join(unfit) + "."]
@@ -88,6 +96,8 @@ def print_summary(summary: Summary, console: Console) -> None:
         highlight=False,
     )
     console.print(_latency_table(shown_groups(summary)))
+    if summary.closed_loop:
+        console.print(CLOSED_LOOP, highlight=False, style="dim")
     if summary.cold_starts.init_ms is not None:
         init = summary.cold_starts.init_ms
         console.print(

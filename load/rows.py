@@ -93,6 +93,9 @@ class RunRecord(BaseModel):
     anchor_unix_s: float = Field(description="Wall clock at offset 0; every `_s` in the rows is relative to it.")
     planned: int = Field(description="Arrivals this process was to send.")
     dispatched: int = Field(default=0, description="Arrivals it got to: sent or dropped.")
+    by_users: int = Field(
+        default=0, description="Requests of closed-loop users, who have no schedule to be counted in."
+    )
     ended: Literal["running", "complete", "stopped", "aborted", "interrupted"] = "running"
     ended_s: float | None = None
     cpu_share: list[float] = Field(default_factory=list, description="CPU of this process per second, 1.0 = one core.")
@@ -119,6 +122,11 @@ class RowWriter:
 
 class BadRecord(ValueError):
     """A run directory that cannot be read; the message says which file and why."""
+
+
+def meant(records: Sequence[RunRecord]) -> int:
+    """How many requests a run was to make: the schedule of its first record, and what users asked in every process."""
+    return records[0].planned + sum(record.by_users for record in records if record.role != "master")
 
 
 def read_rows(directory: Path) -> list[Row]:

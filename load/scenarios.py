@@ -141,6 +141,23 @@ def _raises(error_name: str) -> Expectation:
     return judge
 
 
+def _fails(error_type: str) -> Expectation:
+    """The tool's own word for why code did not end well (error.type), with its violations when it was refused."""
+
+    def judge(result: Mapping[str, Any]) -> Verdict:
+        answer = _structured(result)
+        error = answer.get("error")
+        if answer.get("success") is not False or not isinstance(error, dict):
+            return Verdict("wrong_answer", f"code that must fail as {error_type} was answered as a success")
+        if error.get("type") != error_type:
+            return Verdict("wrong_answer", _short(f"error.type is {error.get('type')!r}, not {error_type!r}: {error}"))
+        if error_type == "security" and not answer.get("violations"):
+            return Verdict("wrong_answer", "a refused operation names no violation")
+        return OK
+
+    return judge
+
+
 def _lists_tools(result: Mapping[str, Any]) -> Verdict:
     names = {tool.get("name") for tool in result.get("tools") or () if isinstance(tool, dict)}
     missing = sorted({"execute_python", "list_preinstalled_packages", "get_environment_info"} - names)
@@ -170,6 +187,12 @@ plt.title("squares")
 plt.show()
 """
 
+_INSTALL = """\
+from tabulate import tabulate
+print(tabulate([[2, 3]], tablefmt="tsv").split())
+"""
+"""One small wheel without dependencies that no deployment has preinstalled; each environment installs it once."""
+
 HOLD_S: Final = 1.5
 """How long the hold scenario keeps its environment busy: more than a burst's spread, 0.4 s for 1,000 (measured)."""
 
@@ -184,6 +207,10 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         Scenario("packages", "list_preinstalled_packages", {}, _lists_packages),
         Scenario("tools", None, {}, _lists_tools),
         _python("error", "1 / 0", _raises("ZeroDivisionError")),
+        _python("blocked", 'import os\nos.system("true")', _fails("security")),
+        Scenario("install", "execute_python", {"code": _INSTALL, "requirements": ["tabulate"]}, _prints("['2', '3']")),
+        # longer than any Lambda function may run; the plan's request_timeout_s must outlast the endpoint's own limit
+        _python("timeout", "import time\ntime.sleep(1000)", _fails("timeout")),
         _python("hold", f'import time\ntime.sleep({HOLD_S})\nprint("held")', _prints("held")),
     )
 }

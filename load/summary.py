@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from load.gate import Fitness, Judgement, RunVerdict, check_fitness, check_needs, decide, judge, parse_threshold
 from load.percentiles import Distribution, distribution
 from load.plan import Plan, parse_plan
-from load.rows import CENSORED, Row, RunRecord, read_rows, read_runs
+from load.rows import CENSORED, Row, RunRecord, meant, read_rows, read_runs
 
 type Temperature = Literal["cold", "warm", "unknown"]
 
@@ -101,6 +101,9 @@ class Summary(_Part):
     duration_s: float
     seed: int
     workers: int
+    closed_loop: bool = Field(
+        default=False, description="Users who wait for answers took part: a stall holds back the load that shows it."
+    )
     versions: dict[str, str]
     counts: Counts
     outcomes: dict[str, int]
@@ -145,10 +148,11 @@ def summarize(rows: Sequence[Row], records: Sequence[RunRecord]) -> Summary:
         duration_s=round(plan.duration_s, 3),
         seed=plan.seed,
         workers=first.workers_expected,
+        closed_loop=plan.closed_loop,
         versions=first.versions,
-        counts=_count(rows, first),
+        counts=_count(rows, meant(records)),
         outcomes=dict(Counter(row.outcome for row in rows).most_common()),
-        rates=_rates(rows, plan, first),
+        rates=_rates(rows, plan, meant(records)),
         send_lag_ms=distribution([lag for row in rows if (lag := row.lag_ms) is not None]),
         cpu_share_max=max((max(record.cpu_share) for record in records if record.cpu_share), default=None),
         groups=_groups(rows),
@@ -178,9 +182,9 @@ def _service(row: Row) -> float | None:
     return row.service_ms
 
 
-def _count(rows: Sequence[Row], record: RunRecord) -> Counts:
+def _count(rows: Sequence[Row], planned: int) -> Counts:
     return Counts(
-        planned=record.planned,
+        planned=planned,
         arrivals=len(rows),
         sent=sum(row.sent_s is not None for row in rows),
         answered=sum(row.status is not None for row in rows),
@@ -195,10 +199,10 @@ def _count(rows: Sequence[Row], record: RunRecord) -> Counts:
     )
 
 
-def _rates(rows: Sequence[Row], plan: Plan, record: RunRecord) -> Rates:
+def _rates(rows: Sequence[Row], plan: Plan, planned: int) -> Rates:
     length_s = plan.duration_s
     return Rates(
-        intended_per_s=round(record.planned / length_s, 3),
+        intended_per_s=round(planned / length_s, 3),
         sent_per_s=round(sum(row.sent_s is not None for row in rows) / length_s, 3),
         ok_per_s=round(sum(row.outcome == "ok" for row in rows) / length_s, 3),
     )

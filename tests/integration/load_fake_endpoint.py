@@ -110,7 +110,9 @@ class Fake:
         if "plt" in code:
             image = {"type": "image", "mimeType": "image/png", "data": PNG}
             return {**tool_result(""), "content": [image]}
-        known = {"numpy": "333283335000", "pandas": "1784292", "time.sleep": "held"}
+        if "os.system" in code:
+            return tool_failure("SecurityError", "Blocked dangerous operation: os.system", "security")
+        known = {"tabulate": "['2', '3']", "numpy": "333283335000", "pandas": "1784292", "time.sleep": "held"}
         known["pandas"] = str(sum(range(3, 5000, 7)))
         return tool_result(next((value for word, value in known.items() if word in code), "计算结果: 5"))
 
@@ -120,9 +122,10 @@ def tool_result(stdout: str) -> dict[str, Any]:
     return {"structuredContent": structured, "content": [], "isError": False}
 
 
-def tool_failure(name: str, message: str) -> dict[str, Any]:
-    error = {"type": "runtime", "name": name, "message": message}
+def tool_failure(name: str, message: str, kind: str = "runtime") -> dict[str, Any]:
+    error = {"type": kind, "name": name, "message": message}
     structured = {"success": False, "result": f"{name}: {message}", "stdout": "", "stderr": "", "error": error}
+    structured["violations"] = ["os.system"] if kind == "security" else []
     return {"structuredContent": structured, "content": [], "isError": True}
 
 

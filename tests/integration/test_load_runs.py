@@ -238,6 +238,28 @@ def test_workers_share_one_schedule(serve: Callable[..., str], tmp_path: Path) -
     assert [run.dispatched for run in runs] == [40, 20, 20]
 
 
+def test_users_wait_for_their_answers_beside_a_schedule(serve: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    users = {"kind": "users", "name": "people", "users": 3, "think_s": 0.05, "ramp_s": 0.3, "duration_s": 1.5}
+    stages = [users, {"kind": "constant", "name": "steady", "rate_per_s": 10, "duration_s": 1}]
+    scenarios = {"print": 3, "blocked": 1, "install": 1}
+    done = load(
+        "run", profile(tmp_path, stages=stages, scenarios=scenarios), serve("--work-s", "0.1"), "--out", out,
+        "--workers", 2,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "Closed loop" in done.stdout
+    rows = read_rows(out)
+    people = [row for row in rows if row.stage == "people"]
+    assert len(rows) - len(people) == 10
+    assert [row.index for row in rows if row.stage == "steady"] == list(range(10))
+    assert len({row.index for row in rows}) == len(rows)
+    # each user needs 0.15 s a turn at the least, so three of them can ask no more than thirty times in 1.5 s
+    assert 6 <= len(people) <= 30
+    assert max(_open_at(people, row.sent_s or 0.0) for row in people) <= 3
+    assert {row.scenario for row in people} == set(scenarios)
+
+
 def test_a_lost_worker_is_inconclusive(serve: Callable[..., str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     plan = profile(tmp_path, stages=[{"kind": "constant", "rate_per_s": 20, "duration_s": 1}])

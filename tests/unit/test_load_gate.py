@@ -211,6 +211,8 @@ WORKERS: dict[str, Any] = {"role": "master", "workers_expected": 2, "workers_see
         ),
         pytest.param(rows(99), [record()], ["recorded"], id="a-row-is-missing"),
         pytest.param([*rows(100), row(3)], [record()], ["recorded"], id="a-row-twice"),
+        pytest.param(rows(130), [record(by_users=30)], [], id="users-beside-the-schedule"),
+        pytest.param(rows(130), [record(by_users=31)], ["recorded"], id="a-user's-row-is-missing"),
         pytest.param(rows(100, lag_ms=12.0, latency_ms=30.0), [record()], ["send_lag_p99_ms"], id="late"),
         pytest.param(rows(100, lag_ms=12.0, latency_ms=500.0), [record()], [], id="late-by-little-of-the-answer"),
         pytest.param(

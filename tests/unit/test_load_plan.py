@@ -8,14 +8,14 @@ from load_rows import plan
 
 from load.gate import parse_threshold
 from load.plan import PlanError, load_plan, parse_plan, profile_names
+from load.users import users_of
 
 
 @pytest.mark.parametrize("name", profile_names())
 def test_every_profile_loads_and_can_be_judged(name: str) -> None:
     found = load_plan(name)
-    assert found.planned() > 0
-    assert found.planned() <= found.budget.requests
-    assert found.estimated_dollars(found.planned()) <= found.budget.dollars
+    assert 0 < found.expected() <= found.budget.requests
+    assert found.estimated_dollars(found.expected()) <= found.budget.dollars
     assert len(found.thresholds) > 1
     for line in found.thresholds:
         parse_threshold(line)
@@ -24,7 +24,7 @@ def test_every_profile_loads_and_can_be_judged(name: str) -> None:
 @pytest.mark.parametrize("name", profile_names())
 def test_selectors_of_a_profile_name_what_it_sends(name: str) -> None:
     found = load_plan(name)
-    stages = {arrival.stage for arrival, _, _ in found.arrivals()}
+    stages = {arrival.stage for arrival, _, _ in found.arrivals()} | {user.stage for user in users_of(found.stages)}
     for line in found.thresholds:
         chosen = dict(parse_threshold(line).selectors)
         assert chosen.get("stage", next(iter(stages))) in stages, line
@@ -41,6 +41,28 @@ def test_the_same_seed_sends_the_same() -> None:
     mixed = {"scenarios": {"print": 3, "numpy": 2}}
     assert list(plan(**mixed).arrivals()) == list(plan(**mixed).arrivals())
     assert list(plan(**mixed).arrivals()) != list(plan(**mixed, seed=2).arrivals())
+
+
+USERS = {"kind": "users", "users": 4, "think_s": 1.5, "duration_s": 20}
+
+
+def test_a_plan_with_users_is_budgeted_by_what_they_manage() -> None:
+    """Four users, each 20 s of half a second's answer and 1.5 s of thought: forty requests beside the schedule."""
+    mixed = plan(stages=[USERS, {"kind": "burst", "size": 3}])
+    assert (mixed.planned(), mixed.expected(), mixed.closed_loop) == (3, 43, True)
+    assert not plan().closed_loop
+
+
+def test_users_make_their_own_rate() -> None:
+    for stages in ([USERS], [USERS, {"kind": "burst", "size": 3}]):
+        with pytest.raises(PlanError, match="users make their own rate"):
+            plan(stages=stages).scaled(rate_per_s=5)
+        assert plan(stages=stages).scaled(duration_s=5).duration_s == pytest.approx(5)
+
+
+def test_more_users_than_connections_are_refused() -> None:
+    with pytest.raises(PlanError, match="raise max_in_flight above 3"):
+        plan(stages=[USERS], max_in_flight=3)
 
 
 def test_scaling_keeps_the_shape() -> None:

@@ -17,8 +17,9 @@ def ran(stdout: str = "", **other: Any) -> dict[str, Any]:
     return {"structuredContent": {"success": True, "stdout": stdout, **other}, "content": [], "isError": False}
 
 
-def failed(name: str, message: str = "no") -> dict[str, Any]:
-    structured = {"success": False, "result": f"{name}: {message}", "error": {"name": name, "message": message}}
+def failed(name: str, message: str = "no", type: str = "runtime", violations: tuple[str, ...] = ()) -> dict[str, Any]:
+    error = {"type": type, "name": name, "message": message}
+    structured = {"success": False, "result": f"{name}: {message}", "error": error, "violations": list(violations)}
     return {"structuredContent": structured, "content": [], "isError": True}
 
 
@@ -57,6 +58,16 @@ TOOLS = [{"name": n} for n in ("execute_python", "list_preinstalled_packages", "
         pytest.param("error", rpc(failed("NameError")), "wrong_answer", id="another-error"),
         pytest.param("error", rpc(ran("")), "wrong_answer", id="error-answered-as-success"),
         pytest.param("hold", rpc(ran("held\n")), "ok", id="hold"),
+        pytest.param("install", rpc(ran("['2', '3']\n")), "ok", id="install"),
+        pytest.param("install", rpc(failed("NoNetwork")), "tool_error", id="nothing-installed"),
+        pytest.param("timeout", rpc(failed("TimeoutError", type="timeout")), "ok", id="expected-timeout"),
+        pytest.param("timeout", rpc(failed("MemoryError", type="memory")), "wrong_answer", id="another-end"),
+        pytest.param("timeout", rpc(ran("")), "wrong_answer", id="timeout-answered-as-success"),
+        pytest.param(
+            "blocked", rpc(failed("SecurityError", type="security", violations=("os.system",))), "ok", id="blocked"
+        ),
+        pytest.param("blocked", rpc(failed("SecurityError", type="security")), "wrong_answer", id="blocked-unnamed"),
+        pytest.param("blocked", rpc(ran("0")), "wrong_answer", id="not-blocked"),
     ],
 )
 @pytest.mark.parametrize("encoding", ["application/json", "text/event-stream; charset=utf-8"])
