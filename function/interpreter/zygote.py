@@ -19,6 +19,9 @@ import socket
 import sys
 from typing import Any
 
+# What every child would import anyway, imported once. cffi's backend is there so that the audit layer can close its way
+# into C, which raises no event.
+BARE = ("ctypes", "socket", "subprocess", "tempfile", "threading", "traceback", "_cffi_backend")
 DESCRIPTORS = 6  # request, stdout, stderr, report, trace: the child's; status: ours
 
 
@@ -32,8 +35,7 @@ def main(control_fd: int, config: dict[str, Any]) -> None:
     confinement.become_subreaper()
     control = socket.socket(fileno=control_fd)
     template = Template(control, child.main, confinement.sweep_orphans)
-    # cffi's backend is here so that the audit layer can close its way into C, which raises no event.
-    for module in ("_cffi_backend", *config["preload"]):
+    for module in (*BARE, *config["preload"]):
         template.serve_pending()
         try:
             importlib.import_module(module)
