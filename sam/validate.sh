@@ -1,6 +1,7 @@
 #!/bin/sh
-# Both validations of both templates: `sam validate` runs the translator's checks, `--lint` cfn-lint's, and they find
-# different faults. Makes .tools/sam from requirements/sam.txt on first use. Takes about a minute; asks AWS nothing.
+# Everything that can be said about the templates without AWS. `sam validate` runs the translator's checks and `--lint`
+# cfn-lint's, and they find different faults; checkov looks for what is insecure (each suppression has its reason in the
+# template); sam/rules.py for what all of them let pass. Takes about a minute; asks AWS nothing.
 # Usage: sam/validate.sh [TEMPLATE...]
 set -eu
 cd "$(dirname "$0")/.."
@@ -8,23 +9,26 @@ export SAM_CLI_TELEMETRY=0
 export AWS_DEFAULT_REGION="${AWS_DEFAULT_REGION:-${AWS_REGION:-us-east-1}}"  # sam does not read AWS_REGION
 # The translator asks for managed policies with credentials, if there are any; there need not be.
 export AWS_ACCESS_KEY_ID=none AWS_SECRET_ACCESS_KEY=none AWS_EC2_METADATA_DISABLED=true
-unset AWS_PROFILE AWS_SESSION_TOKEN || true
+unset AWS_PROFILE AWS_SESSION_TOKEN AWS_ENDPOINT_URL || true
 
-if [ ! -x .tools/sam/bin/sam ] || [ requirements/sam.txt -nt .tools/sam/.ready ]; then
-    [ -x .tools/uv/bin/uv ] || { echo "validate: .tools/uv is missing; run make setup first" >&2; exit 2; }
-    echo "validate: installing the AWS SAM CLI into .tools/sam (once, about a minute)" >&2
-    .tools/uv/bin/uv venv --quiet --no-project --clear --python .venv/bin/python .tools/sam
-    .tools/uv/bin/uv pip sync --quiet --python .tools/sam/bin/python --require-hashes requirements/sam.txt
-    touch .tools/sam/.ready
-fi
-
+sh sam/tool.sh sam
+sh sam/tool.sh checkov
 [ $# -gt 0 ] || set -- sam/template.yaml sam/layer.yaml
 failed=0
+count=$#
+
+check() { # NAME COMMAND...: its words only when it fails
+    echo "validate: $1" >&2
+    shift
+    said=$("$@" 2>&1) || { failed=1; printf '%s\n' "$said" >&2; }
+}
+
 for template; do
-    for check in "" --lint; do
-        echo "validate: sam validate $check -t $template" >&2
-        said=$(.tools/sam/bin/sam validate $check -t "$template" 2>&1) || { failed=1; printf '%s\n' "$said" >&2; }
-    done
+    check "sam validate $template" .tools/sam/bin/sam validate -t "$template"
+    check "sam validate --lint $template" .tools/sam/bin/sam validate --lint -t "$template"
+    check "cfn-lint $template" .tools/sam/bin/cfn-lint --non-zero-exit-code warning -- "$template"
+    check "checkov $template" .tools/checkov/bin/checkov --skip-download --framework cloudformation --compact --quiet -f "$template"
+    check "our rules, $template" .venv/bin/python -m sam.rules --template "$template"
 done
-[ $failed -eq 0 ] && echo "validate: $# templates are valid" >&2
+[ "$failed" -eq 0 ] && echo "validate: $count templates are valid" >&2
 exit $failed
