@@ -284,7 +284,6 @@ class Environment:
             message = f"RequestId: {request_id} Error: {logs.exit_message(loss.cause)}"
             self._say(logs.exit_error(self._platform, request_id, loss.cause, loss.kind))
         self._say_report(invocation, duration_ms, loss.status, None if loss.status == "timeout" else loss.kind)
-        self._max_memory = self._peak_resident = 0  # the next runtime's figures are its own
         if invocation.answer is not None and invocation.answer.error_type is None:
             return self._outcome(invocation.answer.payload, None, duration_ms)  # it had answered before it went
         return self._outcome(_error(loss.kind, message), "Unhandled", duration_ms)
@@ -321,6 +320,7 @@ class Environment:
     async def _run_init(self, deadline: float) -> InitFailure | None:
         """Start a runtime and wait until it is ready (None), failed, took too long, or took too much memory."""
         assert self._launched is not None
+        self._max_memory = self._peak_resident = 0  # of the runtime before
         await self._api.close()
         self._api = RuntimeApi()
         await self._api.serve(self._launched.listening.dup())
@@ -359,6 +359,9 @@ class Environment:
         """
         self._init_ms = None
         failure = await self._run_init(began + timeout_s)
+        if failure is None and self.kind == SNAP_START:
+            self._api.release()
+            failure = await self._until_ready(began + timeout_s)
         if failure is not None:
             init_ms = (time.monotonic() - began) * 1000
             self._say(

@@ -388,7 +388,9 @@ def _routes(body: Mapping[str, Any]) -> tuple[Route, ...]:
             if method in (*METHODS, ANY_METHOD):
                 name = "ANY" if method == ANY_METHOD else method.upper()
                 if operation.get("x-amazon-apigateway-auth", {}).get("type") == "AWS_IAM":
-                    raise StackError(f"{resource} wants IAM signatures, which the local stack cannot check; use API keys")
+                    raise StackError(
+                        f"{resource} wants IAM signatures, which the local stack cannot check; use API keys"
+                    )
                 integration = operation.get("x-amazon-apigateway-integration", {})
                 tenant = integration.get("requestParameters", {}).get("integration.request.header.X-Amz-Tenant-Id")
                 qualifier = _qualifier(str(integration.get("uri", "")))

@@ -4,9 +4,11 @@ import json
 import re
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
+from ops import records
 from sam.local import logs
 from sam.local.logs import Frames, Lines, LogEvent, LogWriter, Report
 
@@ -87,6 +89,67 @@ def test_other_text_lines():
     assert logs.init_report(TEXT, NOW, 101.82, "error", "Runtime.ImportModuleError") == [
         "INIT_REPORT Init Duration: 101.82 ms\tPhase: init\tStatus: error\tError Type: Runtime.ImportModuleError\n"
     ]
+
+
+TRACE = logs.Trace("1-5e34a614-10bdxmplf1fb44f07bc535a1", "07f5xmpl2d1f6f85")
+
+
+def test_a_traced_report_names_its_trace_in_both_formats():
+    report = Report(ID, 15.74, 128, 56, init_ms=130.49, trace=TRACE)
+    assert logs.end_and_report(TEXT, NOW, report)[1] == (
+        f"REPORT RequestId: {ID}\tDuration: 15.74 ms\tBilled Duration: 147 ms\tMemory Size: 128 MB\t"
+        "Max Memory Used: 56 MB\tInit Duration: 130.49 ms\t\n"
+        f"XRAY TraceId: {TRACE.root}\tSegmentId: {TRACE.segment}\tSampled: true\t\n"
+    )
+    (line,) = logs.end_and_report(JSON, NOW, report)
+    read = records.parse(line)
+    assert isinstance(read, records.Report)
+    assert (read.trace_id, read.segment_id, read.sampled) == (TRACE.root, TRACE.segment, "true")
+
+
+def test_a_restored_report_is_that_of_a_real_one():
+    report = Report(ID, 147.156, 512, 91, restore_ms=52.3)
+    record = json.loads(logs.end_and_report(JSON, NOW, report)[0])["record"]
+    assert record["metrics"] == {
+        "durationMs": 147.156, "billedDurationMs": 201, "memorySizeMB": 512, "maxMemoryUsedMB": 91,
+        "restoreDurationMs": 52.3, "billedRestoreDurationMs": 53,
+    }  # fmt: skip
+    assert (
+        "\tRestore Duration: 52.30 ms\tBilled Restore Duration: 53 ms\t\n" in logs.end_and_report(TEXT, NOW, report)[1]
+    )
+
+
+def test_an_init_that_was_provisioned_is_told_and_not_billed():
+    report = Report(ID, 10.0, 512, 91, init_ms=500.0, init_is_billed=False)
+    assert "Billed Duration: 10 ms" in logs.end_and_report(TEXT, NOW, report)[1]
+
+
+@pytest.mark.parametrize(
+    ("level", "kinds"),
+    [
+        pytest.param(
+            "DEBUG", ["initStart", "initReport", "start", "runtimeDone", "report", "runtimeDone", "report"], id="debug"
+        ),
+        pytest.param("INFO", ["initStart", "start", "report", "report"], id="info"),
+        pytest.param("WARN", ["report"], id="warn"),
+    ],
+)
+def test_the_system_log_level_decides_which_lines_there_are(level: str, kinds: list[str]):
+    platform = replace(JSON, system_level=level)
+    lines = [
+        *logs.init_start(platform, NOW),
+        *logs.init_report(platform, NOW, 1.0, "success"),
+        *logs.start(platform, NOW, ID),
+        *logs.end_and_report(platform, NOW, Report(ID, 1.0, 128, 56)),
+        *logs.end_and_report(platform, NOW, Report(ID, 1.0, 128, 56, status="timeout")),
+    ]
+    assert [json.loads(line)["type"].removeprefix("platform.") for line in lines] == kinds
+
+
+def test_lines_of_a_tenant_name_it():
+    platform = replace(JSON, tenant="ann")
+    lines = [*logs.start(platform, NOW, ID), *logs.end_and_report(platform, NOW, Report(ID, 1.0, 128, 56))]
+    assert [json.loads(line)["record"]["tenantId"] for line in lines] == ["ann", "ann"]
 
 
 def frame(message: str, millis: int = 5, kind: int = 0xA55A0003) -> bytes:
