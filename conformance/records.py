@@ -19,9 +19,18 @@ class SecurityVerdict(BaseModel):
 
     kind: Literal["attack", "persistence", "benign", "resource"]
     group: str
-    verdict: Literal["BLOCKED", "CONTAINED", "LEAKED", "CRASHED", "UNSUPPORTED", "OK", "REFUSED"]
+    verdict: Literal["BLOCKED", "CONTAINED", "LEAKED", "CRASHED", "LATE", "UNSUPPORTED", "OK", "REFUSED"]
     evidence: str = ""
     why: str = ""
+    program: str = ""
+    claim: str = ""
+    cwe: str = ""
+    # What a refusal told its caller: the operation, its line, both or neither; "" where nothing was refused.
+    explains: Literal["", "operation and line", "operation", "line", "nothing"] = ""
+    elapsed_ms: float = 0.0
+    # Whether the call went unanswered, and whether the next one found a new environment in its place.
+    lost: bool = False
+    cold_after: bool = False
 
 
 class CheckRecord(BaseModel):
