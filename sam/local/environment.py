@@ -105,6 +105,7 @@ class Environment:
         self._restore_ms: float | None = None
         self._max_memory = 0
         self._peak_resident = 0
+        self._looked_s = 0.0
         self._launched: Launched | None = None
         self._gone: asyncio.Task[int] | None = None
         self._exited: asyncio.Future[int] | None = None
@@ -226,7 +227,8 @@ class Environment:
         loss = await self._wait(invocation, began + timeout_s)
         duration_ms = ((invocation.answered_at or time.monotonic()) - began) * 1000
         if loss is None:
-            self._look_at_memory()
+            if time.monotonic() - self._looked_s >= POLL_S:  # at many short calls a second, not after each
+                self._look_at_memory()
             return self._report_done(invocation, duration_ms)
         return await self._report_lost(invocation, duration_ms, loss)
 
@@ -254,6 +256,7 @@ class Environment:
         which costs milliseconds, and only the exact one is reported or kills.
         """
         assert self._launched is not None
+        self._looked_s = time.monotonic()
         pids = processes.descendants(self._launched.top)
         resident = processes.resident_bytes(pids)
         if resident > min(self._peak_resident + MB, self.stack.memory_mb * MB):

@@ -82,6 +82,7 @@ class Pool:
         self._rate: TokenBucket | None = None
         self._idle: dict[Lane, list[Environment]] = {}  # most recently used last
         self._all: set[Environment] = set()
+        self._freezing: dict[Environment, asyncio.TimerHandle] = {}
         self._provisioned: dict[str, Provisioned] = {}
         self._spares: dict[str, asyncio.Task[Environment]] = {}
         self._busy = 0
@@ -216,6 +217,7 @@ class Pool:
         idle.sort(key=lambda environment: environment.kind == PROVISIONED)
         while idle:
             environment = idle.pop()
+            self._keep_warm(environment)
             if not self._is_stale(environment):
                 return environment
             self._end(environment)
@@ -227,11 +229,16 @@ class Pool:
             self._keep_provisioned(environment.stack.version)
             return
         self._idle.setdefault((environment.stack.version, environment.tenant), []).append(environment)
-        asyncio.get_running_loop().call_later(FREEZE_AFTER_S, self._freeze, environment)
+        loop = asyncio.get_running_loop()
+        self._freezing[environment] = loop.call_later(FREEZE_AFTER_S, self._freeze, environment)
 
     def _freeze(self, environment: Environment) -> None:
-        if environment in self._idle.get((environment.stack.version, environment.tenant), ()):
-            environment.freeze()
+        self._freezing.pop(environment, None)
+        environment.freeze()
+
+    def _keep_warm(self, environment: Environment) -> None:
+        if timer := self._freezing.pop(environment, None):
+            timer.cancel()
 
     def _is_stale(self, environment: Environment) -> bool:
         return environment.lost or environment.stack is not self._versions.get(environment.stack.version)
@@ -246,6 +253,7 @@ class Pool:
 
     def _end(self, environment: Environment) -> None:
         self._all.discard(environment)
+        self._keep_warm(environment)
         for provisioned in self._provisioned.values():
             provisioned.ready.discard(environment)
         task = asyncio.create_task(environment.stop())
@@ -326,6 +334,8 @@ class Pool:
         """End every environment, busy or not; invocations that run end as lost ones do."""
         self._closed = True
         self._idle.clear()
+        for environment in list(self._freezing):
+            self._keep_warm(environment)
         await asyncio.gather(*(environment.stop() for environment in self._all), return_exceptions=True)
         for waiting in self._waiting():
             with contextlib.suppress(Exception, asyncio.CancelledError):

@@ -1,0 +1,245 @@
+"""What the local stack costs: time it adds to a warm call over awslambdaric alone, calls a second, environments kept.
+
+A program to run by hand (`python tests/bench/local.py`), not a test: its figures depend on the machine, so it compares
+within one run and prints ratios beside them. `--soak 30` adds half an hour at 20 calls a second, for memory.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "integration")]
+
+from local_stack import LocalStack, local_stack  # noqa: E402
+
+FUNCTION = ROOT / "tests" / "integration" / "functions" / "echo"
+ASK = json.dumps({"do": "nothing"}).encode()
+
+
+class BareRuntimeApi(asyncio.Protocol):
+    """The least that awslambdaric needs: one event after another, each answer timed. Keeps nothing else."""
+
+    def __init__(self, calls: int) -> None:
+        self.times_ms: list[float] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._calls = calls
+        self._sent_s = 0.0
+        self._data = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        head, separator, body = self._data.partition(b"\r\n\r\n")
+        if not separator or len(body) < _length(head):
+            return
+        self._data = b""
+        if head.startswith(b"GET"):
+            if len(self.times_ms) >= self._calls:
+                if not self.done.done():
+                    self.done.set_result(None)
+                return
+            self._write(200, ASK, f"Lambda-Runtime-Aws-Request-Id: {len(self.times_ms)}\r\n")
+            self._sent_s = time.perf_counter()
+        else:
+            self.times_ms.append((time.perf_counter() - self._sent_s) * 1000)
+            self._write(202, b"{}", "")
+
+    def _write(self, status: int, body: bytes, headers: str) -> None:
+        deadline = int(time.time() * 1000) + 60_000
+        head = (
+            f"HTTP/1.1 {status} OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            f"Lambda-Runtime-Deadline-Ms: {deadline}\r\nLambda-Runtime-Invoked-Function-Arn: arn\r\n{headers}\r\n"
+        )
+        self._transport.write(head.encode() + body)  # type: ignore[attr-defined]
+
+
+def _length(head: bytes) -> int:
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+    return 0
+
+
+async def bare(calls: int) -> list[float]:
+    """Milliseconds of each call of the trivial handler under awslambdaric with next to nothing around it."""
+    loop = asyncio.get_running_loop()
+    made: list[BareRuntimeApi] = []
+
+    def protocol() -> BareRuntimeApi:
+        # awslambdaric opens another connection for its answers; times belong to all of them.
+        one = BareRuntimeApi(calls)
+        if made:
+            one.times_ms, one.done = made[0].times_ms, made[0].done
+        made.append(one)
+        for other in made:
+            other._sent_s = one._sent_s
+        return one
+
+    server = await loop.create_server(protocol, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()[:2]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "AWS_LAMBDA_RUNTIME_API": f"{host}:{port}",
+        "AWS_EXECUTION_ENV": "AWS_Lambda_python3.12",
+        "LAMBDA_TASK_ROOT": str(FUNCTION),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "awslambdaric", "handler.handler"], cwd=FUNCTION, env=environment
+    ) as p:
+        try:
+            while not made:
+                await asyncio.sleep(0.01)
+            await made[0].done
+            return made[0].times_ms
+        finally:
+            p.kill()
+            server.close()
+
+
+async def post(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: str, body: bytes
+) -> tuple[int, bytes]:
+    """One request on a kept connection: status and body."""
+    reader, writer = connection
+    writer.write(
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    head = await reader.readuntil(b"\r\n\r\n")
+    return int(head.split(b" ", 2)[1]), await reader.readexactly(_length(head))
+
+
+async def connect(stack: LocalStack) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, _, port = stack.ready["aws_endpoint_url"].removeprefix("http://").partition(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+async def one_after_another(stack: LocalStack, calls: int) -> list[float]:
+    """Milliseconds of each warm call."""
+    connection = await connect(stack)
+    times = []
+    for number in range(calls + 20):
+        began = time.perf_counter()
+        status, _ = await post(connection, "/dev/lambda/mcp", ASK)
+        assert status == 200
+        if number >= 20:
+            times.append((time.perf_counter() - began) * 1000)
+    connection[1].close()
+    return times
+
+
+async def side_by_side(stack: LocalStack, clients: int, seconds: float) -> float:
+    """Calls a second of `clients` that each call again as soon as they are answered."""
+    until = time.perf_counter() + seconds
+    done = 0
+
+    async def client() -> None:
+        nonlocal done
+        connection = await connect(stack)
+        while time.perf_counter() < until:
+            status, _ = await post(connection, "/dev/lambda/mcp", ASK)
+            assert status == 200, status
+            done += 1
+        connection[1].close()
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return done / seconds
+
+
+async def many_environments(stack: LocalStack, count: int) -> tuple[float, int, int]:
+    """Seconds to start `count` environments by calls at once; how many these were, and how many were new the next time."""
+
+    async def call() -> str:
+        connection = await connect(stack)
+        status, body = await post(connection, "/dev/lambda/mcp", json.dumps({"do": "sleep", "seconds": 3}).encode())
+        connection[1].close()
+        assert status == 200, status
+        return str(json.loads(body)["environment"])
+
+    began = time.perf_counter()
+    first = set(await asyncio.gather(*(call() for _ in range(count))))
+    took = time.perf_counter() - began
+    second = set(await asyncio.gather(*(call() for _ in range(count))))
+    return took, len(first), len(second - first)
+
+
+async def soak(stack: LocalStack, minutes: float, rate: float) -> list[int]:
+    """Resident MB of the stack each 30 s under `rate` calls a second, whatever the answers take."""
+    resident, waiting, failed = [], set(), 0
+    connections: list[Any] = []
+    began = time.perf_counter()
+
+    async def call() -> None:
+        nonlocal failed
+        connection = connections.pop() if connections else await connect(stack)
+        status, _ = await post(connection, "/dev/lambda/mcp", ASK)
+        failed += status != 200
+        connections.append(connection)
+
+    for number in range(int(minutes * 60 * rate)):
+        await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+        task = asyncio.create_task(call())
+        waiting.add(task)
+        task.add_done_callback(waiting.discard)
+        if number % int(30 * rate) == 0:
+            pages = int(Path(f"/proc/{stack.process.pid}/statm").read_text().split()[1])
+            resident.append(pages * os.sysconf("SC_PAGE_SIZE") // 2**20)
+            print(f"  {number / rate / 60:5.1f} min  {resident[-1]} MB", file=sys.stderr)
+    await asyncio.gather(*waiting)
+    assert not failed, f"{failed} calls failed"
+    return resident
+
+
+@contextmanager
+def _stack(*options: str) -> Any:
+    with tempfile.TemporaryDirectory() as name, local_stack(Path(name), *options) as stack:
+        yield stack
+
+
+def _percentiles(times: Sequence[float]) -> dict[str, float]:
+    return {f"p{q}": round(float(np.percentile(times, q)), 2) for q in (50, 95, 99)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=1000, help="warm calls to time (default 1000)")
+    parser.add_argument("--environments", type=int, default=20, help="environments to start at once (default 20)")
+    parser.add_argument("--soak", type=float, default=0, metavar="MIN", help="minutes at 20 calls a second (default 0)")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    figures: dict[str, Any] = {"bare_ms": _percentiles(asyncio.run(bare(options.calls)))}
+    with _stack("--concurrency", str(max(options.environments, 10)), "--memory", "512") as stack:
+        figures["stack_ms"] = _percentiles(asyncio.run(one_after_another(stack, options.calls)))
+        figures["added_p50_ms"] = round(figures["stack_ms"]["p50"] - figures["bare_ms"]["p50"], 2)
+        for clients in (1, 2, 4):
+            figures[f"calls_per_s_{clients}"] = round(asyncio.run(side_by_side(stack, clients, 3)))
+        took, started, anew = asyncio.run(many_environments(stack, options.environments))
+        figures["environments"] = {"started": started, "seconds": round(took, 2), "started_again": anew}
+        if options.soak:
+            resident = asyncio.run(soak(stack, options.soak, 20))
+            figures["soak_mb"] = {
+                "first": resident[0],
+                "second": resident[min(1, len(resident) - 1)],
+                "last": resident[-1],
+            }
+    print(json.dumps(figures) if options.json else "\n".join(f"{name:16} {value}" for name, value in figures.items()))
+
+
+if __name__ == "__main__":
+    main()
