@@ -4,6 +4,7 @@ It sends nothing itself: Locust does, in a process of its own (`launch`).
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -11,16 +12,19 @@ from pathlib import Path
 
 from rich.console import Console
 
+from load import aws
 from load.ab import BASE, CANDIDATE, run_in_turns
 from load.coldstart import cold_start_plan, print_cold_starts, write_cold_start_report
 from load.compare import CompareReport, compare_directories, print_comparison
-from load.gate import EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE, ThresholdError, parse_threshold
+from load.forced import Forcing, force, forced_plan
+from load.fresh_version import JOURNAL, Journal, restore
+from load.gate import EXIT_INTERRUPTED, EXIT_PASS, EXIT_UNREACHABLE, EXIT_USAGE, ThresholdError, parse_threshold
 from load.launch import LaunchFailed, Unreachable, check_reachable, launch
 from load.plan import Plan, PlanError, load_plan, profile_names
 from load.report import print_summary, write_reports
 from load.rows import BadRecord, read_rows
 from load.scenarios import ERAS
-from load.server_side import LATE_S, NoLog, join_directory, print_server_side
+from load.server_side import LATE_S, NoLog, join_directory, print_server_side, read_server_side
 from load.settings import SettingsError, api_key, apply_aws_settings, check_endpoint, is_loopback, setting
 
 EXAMPLES = """\
@@ -29,6 +33,7 @@ examples:
   python -m load run spike --rate 100 --duration 120        the endpoint from MCP_ENDPOINT_URL, the key from MCP_API_KEY
   python -m load run ./my-profile.yaml URL --workers 4      more than one core
   python -m load coldstart URL -n 20                        twenty environments at once, init against first-call latency
+  python -m load coldstart --function code-interpreter --memory 1024,2048      forced on versions of its own
   python -m load compare out/load-A out/load-B              faster, slower, same or inconclusive; warm and cold apart
   python -m load ab smoke URL-A URL-B --duration 120        both endpoints in turns, then the comparison
   python -m load logs out/load-A --log-group /aws/lambda/code-interpreter      what the function's log says of each call
@@ -55,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
         return command(arguments)
     except (PlanError, SettingsError, ThresholdError, BadRecord, LaunchFailed) as error:
         return _complain(str(error), EXIT_USAGE)
-    except (Unreachable, NoLog) as error:
+    except (Unreachable, NoLog, aws.AwsRefused) as error:
         return _complain(str(error), EXIT_UNREACHABLE)
     except KeyboardInterrupt:
         return _complain("interrupted", EXIT_INTERRUPTED)
@@ -92,6 +97,14 @@ def _parser() -> argparse.ArgumentParser:
     cold.add_argument("-n", type=int, default=10, metavar="N", dest="burst", help="simultaneous calls (default 10)")
     cold.add_argument("--min-cold", type=int, metavar="K", help="cold starts the burst must bring (default 1)")
     cold.add_argument("--gap", type=_positive, default=10.0, metavar="S", help="seconds to the warm burst (default 10)")
+    cold.add_argument(
+        "--function", metavar="NAME", help="force them: publish a version of this function, call it, put all back"
+    )
+    cold.add_argument("--rounds", type=int, default=1, metavar="N", help="with --function: versions a size (default 1)")
+    cold.add_argument(
+        "--memory", type=_sizes, metavar="MB,MB", help="with --function: sizes to try; $LATEST has them meanwhile"
+    )
+    cold.add_argument("--restore", type=Path, metavar="DIR", help="put back what a killed run in DIR had changed")
     cold.add_argument("--era", choices=ERAS, default=ERAS[0], help=f"MCP revision of the calls (default {ERAS[0]})")
     _add_common(cold)
     cold.set_defaults(command=_coldstart)
@@ -156,10 +169,60 @@ def _run(arguments: argparse.Namespace) -> int:
 def _coldstart(arguments: argparse.Namespace) -> int:
     if arguments.burst < 1:
         raise SettingsError(f"-n {arguments.burst} is no burst; give 1 or more")
+    if arguments.restore is not None:
+        return _restore(arguments.restore)
+    if arguments.function is not None:
+        return _force(arguments)
     min_cold = 1 if arguments.min_cold is None else arguments.min_cold
     plan = cold_start_plan(arguments.burst, arguments.gap, min_cold, arguments.era)
     arguments.out = arguments.out or new_directory("coldstart")
     return send(plan, arguments)
+
+
+def _force(arguments: argparse.Namespace) -> int:
+    """Cold starts on versions of our own; needs AWS, not the endpoint."""
+    if arguments.url is not None:
+        raise SettingsError(f"--function calls Lambda itself; leave out the URL {arguments.url}")
+    if arguments.rounds < 1:
+        raise SettingsError(f"--rounds {arguments.rounds} publishes nothing; give 1 or more")
+    apply_aws_settings()
+    sizes: list[int | None] = arguments.memory or [None]
+    forcing = Forcing(arguments.function, sizes, arguments.burst, arguments.rounds, arguments.era)
+    where = os.environ.get("AWS_ENDPOINT_URL") or "https://lambda.amazonaws.com"
+    plan = forced_plan(forcing)
+    check_budget(plan, where, arguments.yes)
+    if arguments.memory and not (arguments.yes or is_loopback(where)):
+        raise SettingsError(
+            f"a stage that points to $LATEST of {arguments.function} would serve with the sizes tried; give --yes if "
+            f"none does, or if it may"
+        )
+    out: Path = arguments.out or new_directory("coldstart")
+    if any(out.glob("requests*.jsonl")):
+        raise SettingsError(f"{out} holds the rows of another run; give another --out")
+    client = aws.client("lambda", connections=arguments.burst, read_timeout_s=plan.request_timeout_s)
+    force(client, forcing, out, lambda line: print(f"load: {line}", file=sys.stderr, flush=True))
+    code = show(out, arguments.json)
+    joined = read_server_side(out)
+    if joined is None or code:
+        return code
+    if not arguments.json:
+        print_server_side(joined, console())
+    return joined.exit_code
+
+
+def _restore(directory: Path) -> int:
+    apply_aws_settings()
+    path = directory / JOURNAL
+    try:
+        journal = Journal.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} says nothing of a forced cold start; give the directory of that run") from error
+    if journal.clean:
+        print(f"load: {journal.function} was put back already", file=sys.stderr)
+        return EXIT_PASS
+    restore(aws.client("lambda"), journal, path)
+    print(f"load: {journal.function} is put back", file=sys.stderr)
+    return EXIT_PASS
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -278,6 +341,13 @@ def _positive(text: str) -> float:
     if not number > 0:
         raise argparse.ArgumentTypeError(f"{text} must be above 0")
     return number
+
+
+def _sizes(text: str) -> list[int]:
+    sizes = [int(part) for part in text.split(",")]
+    if bad := [size for size in sizes if not 128 <= size <= 10240]:
+        raise argparse.ArgumentTypeError(f"Lambda has no {bad[0]} MB; sizes go from 128 to 10240")
+    return sizes
 
 
 def _complain(sentence: str, code: int) -> int:

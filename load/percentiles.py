@@ -52,6 +52,19 @@ def quantile(values: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float6
     return round(float(np.quantile(np.asarray(values, dtype=float), q, method="inverted_cdf")), 3)
 
 
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """A 95 % interval of the median from order statistics: no assumption on the shape. None below six values.
+
+    The j-th smallest lies below the median unless fewer than j of n values do, and that number is binomial(n, 1/2);
+    the same from above (Conover, Practical Nonparametric Statistics, §3.2).
+    """
+    n, ordered = len(values), sorted(values)
+    tail, j = 0.0, 0
+    while (tail := tail + math.comb(n, j) * 0.5**n) <= (1 - CONFIDENCE) / 2:
+        j += 1
+    return None if j == 0 else (round(ordered[j - 1], 3), round(ordered[n - j], 3))
+
+
 def needed_for_quantile(q: float) -> int:
     """How many values an upper 95 % bound on the quantile needs: ln 0.05 / ln q, the order-statistics bound.
 

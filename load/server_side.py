@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.text import Text
 
+from load import aws
 from load.gate import EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
 from load.percentiles import Distribution, distribution
 from load.rows import Row, read_rows, read_runs
@@ -271,6 +272,15 @@ def print_server_side(report: ServerSide, console: Console) -> None:
     console.print(Text(f"{report.verdict}: {report.reason}", style=f"bold {style}"))
 
 
+def read_calls(directory: Path) -> dict[str, ServerCall] | None:
+    """The REPORTs joined to a run, by request id; None when there was no join."""
+    path = directory / "server.jsonl"
+    if not path.is_file():
+        return None
+    calls = (ServerCall(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
+    return {call.request_id: call for call in calls}
+
+
 def read_server_side(directory: Path) -> ServerSide | None:
     """The join made earlier for a run, None when there was none."""
     path = directory / "server.json"
@@ -278,7 +288,5 @@ def read_server_side(directory: Path) -> ServerSide | None:
 
 
 def _client() -> "CloudWatchLogsClient":
-    """CloudWatch Logs as boto3 finds it; AWS_ENDPOINT_URL leads to the local stack."""
-    import boto3  # half a second that only this command needs
-
-    return boto3.client("logs")
+    logs: CloudWatchLogsClient = aws.client("logs")
+    return logs
