@@ -35,10 +35,6 @@ from sam.dependencies import layer
 from sam.settings import Settings, SettingsError
 
 ROOT = Path(__file__).parents[1]
-WORK = ROOT / ".aws-sam"
-BUILT = WORK / "build" / "template.yaml"
-PACKAGED = WORK / "apigw.yaml"
-PACKAGED_LAYER = WORK / "layer.yaml"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 UNREACHABLE = {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
 REFUSED = UNREACHABLE | {"AccessDenied", "AccessDeniedException", "SignatureDoesNotMatch"}
@@ -66,8 +62,21 @@ class Place:
 
     settings_file: Path
     env_file: Path
+    work: Path  # for what is built and packaged
     settings: Settings
     yes: bool
+
+    @property
+    def built(self) -> Path:
+        return self.work / "build" / "template.yaml"
+
+    @property
+    def packaged(self) -> Path:
+        return self.work / "apigw.yaml"
+
+    @property
+    def packaged_layer(self) -> Path:
+        return self.work / "layer.yaml"
 
 
 def run(argv: Sequence[str]) -> int:
@@ -75,7 +84,7 @@ def run(argv: Sequence[str]) -> int:
     the credentials, 130 after Ctrl-C."""
     options = _parse(argv)
     try:
-        place = Place(options.settings, options.env, settings.read(options.settings), options.yes)
+        place = Place(options.settings, options.env, options.work, settings.read(options.settings), options.yes)
         for step in STEPS[options.step]:
             step(place)
     except (DeployError, layer.BuildError) as error:
@@ -106,6 +115,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("step", choices=STEPS)
     parser.add_argument("--settings", type=Path, default=ROOT / "etc" / "environment.sh", metavar="FILE")
     parser.add_argument("--env", type=Path, default=ROOT / ".env", metavar="FILE", help="default .env")
+    parser.add_argument("--work", type=Path, default=ROOT / ".aws-sam", metavar="DIR", help="default .aws-sam")
     parser.add_argument("--yes", action="store_true", help="apigw.delete: do not ask")
     return parser.parse_args(argv)
 
@@ -132,12 +142,12 @@ def layer_package(place: Place) -> None:
         raise DeployError(f"{layer.OUT.relative_to(ROOT)} has no layer; run make layer.build first")
     _aws(place)
     say("packing and uploading the layer (about 80 MB, only when it has changed)")
-    _sam(place, "package", "-t", "sam/layer.yaml", "--output-template-file", str(PACKAGED_LAYER), *_bucket(place))
+    _sam(place, "package", "-t", "sam/layer.yaml", "--output-template-file", str(place.packaged_layer), *_bucket(place))
 
 
 def layer_deploy(place: Place) -> None:
     """Deploy the packaged layer; its ARN goes to stdout and into the settings file as O_LAYER_ARN."""
-    if not PACKAGED_LAYER.exists():
+    if not place.packaged_layer.exists():
         raise DeployError("nothing is packaged; run make layer.package first")
     session = _aws(place)
     name = f"{place.settings.stack}-layer"
@@ -146,7 +156,7 @@ def layer_deploy(place: Place) -> None:
         "PRuntime": f"python{place.settings.python}",
         "PArchitecture": place.settings.architecture,
     }
-    _sam_deploy(place, PACKAGED_LAYER, name, given)
+    _sam_deploy(place, place.packaged_layer, name, given)
     arn = _outputs(session, name)["LayerArn"]
     settings.write(place.settings_file, {"O_LAYER_ARN": arn})
     say(f"O_LAYER_ARN is in {place.settings_file}")
@@ -160,18 +170,18 @@ def apigw_package(place: Place) -> None:
     parameters = _judged(place)
     _aws(place)
     say("building the function")
-    _sam(place, "build", "-t", "sam/template.yaml", "--build-dir", str(BUILT.parent), *_overrides(parameters))
-    tidy(BUILT.parent / "Function", layer.find_python(place.settings.python))
+    _sam(place, "build", "-t", "sam/template.yaml", "--build-dir", str(place.built.parent), *_overrides(parameters))
+    tidy(place.built.parent / "Function", layer.find_python(place.settings.python))
     if place.settings.isolation == "snap_start":
-        BUILT.write_text(snap_started(BUILT.read_text(encoding="utf-8")), encoding="utf-8")
-        _refuse(rules.findings(rules.read(BUILT, parameters)))
+        place.built.write_text(snap_started(place.built.read_text(encoding="utf-8")), encoding="utf-8")
+        _refuse(rules.findings(rules.read(place.built, parameters)))
     say("uploading the function")
-    _sam(place, "package", "-t", str(BUILT), "--output-template-file", str(PACKAGED), *_bucket(place))
+    _sam(place, "package", "-t", str(place.built), "--output-template-file", str(place.packaged), *_bucket(place))
 
 
 def apigw_deploy(place: Place) -> None:
     """Deploy the packaged stack; the endpoint goes to stdout and, with the key, into the .env file."""
-    if not PACKAGED.exists():
+    if not place.packaged.exists():
         raise DeployError("nothing is packaged; run make apigw.package first")
     parameters = _judged(place)
     session = _aws(place)
@@ -179,7 +189,7 @@ def apigw_deploy(place: Place) -> None:
     _refuse_replacement(place, stack)
     parameters.setdefault("PApiLogRole", api_log_role(session, place.settings.stack, stack))
     parameters["PRelease"] = place.settings.get("P_RELEASE") or release(parameters)
-    _sam_deploy(place, PACKAGED, place.settings.stack, parameters)
+    _sam_deploy(place, place.packaged, place.settings.stack, parameters)
     outputs = _outputs(session, place.settings.stack)
     key = _key(session, outputs)
     settings.write(
