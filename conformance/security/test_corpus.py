@@ -1,41 +1,95 @@
 """Runs the corpus, one check per program, and looks after each whether the endpoint still answers."""
 
+from dataclasses import dataclass
+
 import pytest
 
 from conformance.client import Client, Discovery
 from conformance.finding import NonConformance, serves
-from conformance.interpreter import TOOL, execute, need_interpreter
+from conformance.interpreter import TOOL, Outcome, execute, need_interpreter
+from conformance.messages import Malformed
 from conformance.plugin import VERDICT
 from conformance.records import SecurityVerdict
 from conformance.security.programs import Program, load
 from conformance.security.verdict import (
+    Explains,
     Marker,
     Verdict,
+    explains,
+    is_refusal,
+    judge_answer,
     judge_attack,
     judge_benign,
+    judge_hidden_refusal,
     judge_package,
     judge_pair,
     judge_resource,
+    judge_usage,
     new_marker,
 )
 from conformance.wire import WireError
 
+ENVIRONMENT_INFO = "get_environment_info"
 # Other workers may be served by the environment between the two calls of a probe; then both are made anew.
 SAME_ENVIRONMENT_ROUNDS = 12
 SECOND_CALLS = 3
-# Programs that take too much are answered when the endpoint's own time limit ends them.
+# Programs that take too much are answered when the endpoint's own time limit ends them; this bounds the wait where it
+# has none. Everything else is bound by the time for one answer, an installer by its own.
 PATIENCE_S = 120.0
+INSTALL_PATIENCE_S = 60.0
+
+
+@dataclass(slots=True)
+class Judged:
+    """What one program did: filled step by step, so that a call that dies leaves what was known before it."""
+
+    program: Program
+    verdict: Verdict = "CRASHED"
+    evidence: str = ""
+    explains: Explains = ""
+    elapsed_ms: float = 0.0
+    lost: bool = False
+    cold_after: bool = False
+
+    def record(self) -> SecurityVerdict:
+        """For checks.jsonl, from which the scorecard is made."""
+        program = self.program
+        return SecurityVerdict(
+            kind=program.kind,
+            group=program.group,
+            verdict=self.verdict,
+            evidence=self.evidence,
+            why=program.why,
+            program=program.name,
+            claim=program.claim,
+            cwe=program.cwe,
+            explains=self.explains,
+            elapsed_ms=round(self.elapsed_ms, 1),
+            lost=self.lost,
+            cold_after=self.cold_after,
+        )
 
 
 def _params() -> list[object]:
     return [
-        pytest.param(
-            program,
-            id=f"{program.group}-{program.id}",
-            marks=serves(f"{__name__}.{program.group}-{program.id}", f"SEC-{program.claim}"),
-        )
+        pytest.param(program, id=program.name, marks=serves(f"{__name__}.{program.name}", f"SEC-{program.claim}"))
         for program in load()
     ]
+
+
+@pytest.fixture(scope="session")
+def time_limit_s(target: object, discovery: Discovery) -> float | None:
+    """The time limit of a run, as the endpoint tells it; None where it tells none."""
+    if ENVIRONMENT_INFO not in discovery.tools:
+        return None
+    try:
+        reply = Client(target).tool(discovery.call_era, ENVIRONMENT_INFO, {})  # type: ignore[arg-type]
+    except (WireError, Malformed):
+        return None
+    structured = (reply.result or {}).get("structuredContent")
+    limits = structured.get("limits") if isinstance(structured, dict) else None
+    told = limits.get("timeout_s") if isinstance(limits, dict) else None
+    return float(told) if isinstance(told, int | float) else None
 
 
 @pytest.mark.parametrize("program", _params())
@@ -43,6 +97,7 @@ def test_program(
     program: Program,
     client: Client,
     discovery: Discovery,
+    time_limit_s: float | None,
     request: pytest.FixtureRequest,
     pytestconfig: pytest.Config,
 ) -> None:
@@ -51,38 +106,57 @@ def test_program(
         pytest.skip(f"profile {client.target.profile.name} does not claim {program.claim}")
     if not program.safe and not pytestconfig.getoption("--full"):
         pytest.skip("could make the endpoint slow or ill; run with --full")
-    verdict, evidence = _verdict(program, client, discovery)
-    if program.kind != "benign" and not _is_well(client, discovery):
-        verdict, evidence = "CRASHED", f"{verdict} ({evidence}), and then the endpoint did not compute 6 * 7"
-    request.node.stash[VERDICT] = SecurityVerdict(
-        kind=program.kind, group=program.group, verdict=verdict, evidence=evidence, why=program.why
-    )
-    if verdict == "UNSUPPORTED":
-        pytest.skip(evidence)
-    if verdict in ("LEAKED", "CRASHED", "REFUSED"):
+    judged = Judged(program)
+    try:
+        judged.verdict, judged.evidence = _run(judged, client, discovery, time_limit_s)
+    except Malformed as fault:
+        # An answer that cannot be read any more is the code's doing, and for a forgery the very effect it is after.
+        judged.verdict = "LEAKED" if program.judge == "answer" else "CRASHED"
+        judged.evidence = f"the answer is malformed: {fault.message}"
+    except WireError as error:
+        judged.verdict, judged.evidence, judged.lost = "CRASHED", str(error), True
+    if program.kind != "benign":
+        _look_after(judged, client, discovery)
+    request.node.stash[VERDICT] = judged.record()
+    if judged.verdict == "UNSUPPORTED":
+        pytest.skip(judged.evidence)
+    if judged.verdict in ("LEAKED", "CRASHED", "LATE", "REFUSED"):
         raise NonConformance(
-            f"{verdict}: {evidence}", expected=f"{program.why} {program.cwe}".strip(), got=program.program[:600]
+            f"{judged.verdict}: {judged.evidence}",
+            expected=f"{program.why} {program.cwe}".strip(),
+            got=program.program[:600],
         )
 
 
-def _verdict(program: Program, client: Client, discovery: Discovery) -> tuple[Verdict, str]:
-    era = discovery.call_era
-    marker = new_marker()
-    try:
-        if program.requirements is not None:
-            if "requirements" not in str(discovery.tools[TOOL].get("inputSchema")):
-                return "UNSUPPORTED", "execute_python takes no requirements"
-            return judge_package(execute(client, era, program.program, requirements=program.requirements, timeout_s=60))
-        if program.kind == "benign":
-            return judge_benign(program, execute(client, era, program.program))
-        code = marker.prelude() + program.program
-        if program.kind == "resource":
-            return judge_resource(execute(client, era, code, timeout_s=PATIENCE_S))
-        if program.second is not None:
-            return _two_calls(program, client, discovery, marker)
-        return judge_attack(execute(client, era, code), marker)
-    except WireError as error:
-        return "CRASHED", str(error)
+def _run(judged: Judged, client: Client, discovery: Discovery, limit_s: float | None) -> tuple[Verdict, str]:
+    program, era, marker = judged.program, discovery.call_era, new_marker()
+
+    def call(code: str, *, patience_s: float | None = None) -> Outcome:
+        outcome = execute(client, era, code, timeout_s=patience_s, requirements=program.requirements)
+        judged.elapsed_ms = outcome.reply.answer.elapsed_ms
+        judged.lost = judged.lost or outcome.reply.answer.status >= 500
+        if is_refusal(outcome):
+            judged.explains = explains(code, outcome)
+        return outcome
+
+    if program.requirements is not None:
+        if "requirements" not in str(discovery.tools[TOOL].get("inputSchema")):
+            return "UNSUPPORTED", "execute_python takes no requirements"
+        return judge_package(call(program.program, patience_s=INSTALL_PATIENCE_S))
+    if program.kind == "benign":
+        return judge_benign(program, call(program.program))
+    code = marker.prelude() + program.program
+    if program.kind == "resource":
+        return judge_resource(call(code, patience_s=PATIENCE_S), limit_s)
+    if program.second is not None:
+        return _two_calls(program, client, discovery, marker)
+    if program.judge == "answer":
+        return judge_answer(call(code), marker)
+    if program.judge == "usage":
+        return judge_usage(call(code))
+    if program.judge == "refusal":
+        return judge_hidden_refusal(call(code), marker)
+    return judge_attack(call(code), marker)
 
 
 def _two_calls(program: Program, client: Client, discovery: Discovery, marker: Marker) -> tuple[Verdict, str]:
@@ -98,8 +172,14 @@ def _two_calls(program: Program, client: Client, discovery: Discovery, marker: M
     return "UNSUPPORTED", f"no environment served both calls in {SAME_ENVIRONMENT_ROUNDS} rounds"
 
 
-def _is_well(client: Client, discovery: Discovery) -> bool:
+def _look_after(judged: Judged, client: Client, discovery: Discovery) -> None:
+    """Asks for 6 * 7 after a hostile program: an endpoint that cannot tell has been made ill by it."""
+    told = f"{judged.verdict} ({judged.evidence}), and then the endpoint"
     try:
-        return execute(client, discovery.call_era, "6 * 7").data.get("result") == "42"
-    except WireError:
-        return False
+        after = execute(client, discovery.call_era, "6 * 7")
+    except (WireError, Malformed) as error:
+        judged.verdict, judged.evidence, judged.lost = "CRASHED", f"{told} gave no answer: {error}", True
+        return
+    judged.cold_after = after.reply.answer.header("x-lambda-invocation") == "1"
+    if after.data.get("result") != "42":
+        judged.verdict, judged.evidence = "CRASHED", f"{told} did not compute 6 * 7"

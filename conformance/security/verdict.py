@@ -1,15 +1,23 @@
 """Decides what a program did from what came back, by the marker it could only print after seeing its effect."""
 
+import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from conformance.interpreter import Outcome
 from conformance.security.programs import Program
 
-Verdict = Literal["BLOCKED", "CONTAINED", "LEAKED", "CRASHED", "UNSUPPORTED", "OK", "REFUSED"]
+Verdict = Literal["BLOCKED", "CONTAINED", "LEAKED", "CRASHED", "LATE", "UNSUPPORTED", "OK", "REFUSED"]
+Explains = Literal["", "operation and line", "operation", "line", "nothing"]
+# Beside these a structured result holds nothing that is the code's own to say.
+OWN_WORDS = ("stdout", "stderr", "result", "warnings", "error", "violations", "files")
+ORIGINAL_REFUSAL = re.compile(r"Security Error: (?:Blocked dangerous operation: )?(.*)", re.DOTALL)
+# What a program that burns 0.25 s of CPU must at least be said to have used.
+BURNT_MS = 200.0
+GRACE_S = 1.0
 # No installer starts in less: what took less was refused by looking at the name.
 INSTALLER_START_MS = 20.0
 MISSING_MODULE = re.compile(r"ModuleNotFoundError|No module named")
@@ -60,9 +68,59 @@ def judge_attack(outcome: Outcome, marker: Marker) -> tuple[Verdict, str]:
 
 
 def is_refusal(outcome: Outcome) -> bool:
-    """A refusal the caller can tell apart from an ordinary failure."""
-    said = str(outcome.data.get("result", "")) if outcome.data else outcome.text
-    return outcome.error.get("type") == "security" or bool(outcome.violations) or said.startswith("Security Error")
+    """A typed refusal: `error.type` security, names in `violations`, or, in a result that has no `error` at all, the
+    original's `success: false` with `Security Error:` at the start of `result`. Words in free text are none."""
+    if outcome.error.get("type") == "security" or outcome.violations:
+        return True
+    data = outcome.data
+    original = "error" not in data and data.get("success") is False
+    return original and bool(ORIGINAL_REFUSAL.match(str(data.get("result", ""))))
+
+
+def explains(program: str, outcome: Outcome) -> Explains:
+    """What a refusal tells who wrote the code: the operation by its name, and a line of theirs that holds code.
+
+    `program` is the code as it was sent.
+    """
+    said = ORIGINAL_REFUSAL.match(str(outcome.data.get("result", "")))
+    named = bool(outcome.violations) or bool(said and said[1].strip())
+    line, lines = outcome.error.get("line"), program.splitlines()
+    placed = isinstance(line, int) and 1 < line <= len(lines) and bool(lines[line - 1].partition("#")[0].strip())
+    if named and placed:
+        return "operation and line"
+    return "operation" if named else "line" if placed else "nothing"
+
+
+def judge_answer(outcome: Outcome, marker: Marker) -> tuple[Verdict, str]:
+    """The verdict on code that forges its answer: the marker stands in what only the host may say."""
+    if outcome.reply.answer.status >= 500 or outcome.reply.message is None:
+        return "CRASHED", f"HTTP {outcome.reply.answer.status}"
+    told = {key: value for key, value in outcome.data.items() if key not in OWN_WORDS}
+    message = {key: value for key, value in outcome.reply.message.items() if key != "result"}
+    usage = outcome.data.get("usage")
+    forged_usage = marker.a * marker.b in usage.values() if isinstance(usage, Mapping) else False
+    if marker.text in json.dumps([told, message]) or forged_usage:
+        return "LEAKED", f"forged: {json.dumps(told)[:200]}"
+    return "CONTAINED", "the answer holds nothing forged"
+
+
+def judge_usage(outcome: Outcome) -> tuple[Verdict, str]:
+    """The verdict on code that burnt CPU and then patched every clock it could reach."""
+    usage = outcome.data.get("usage")
+    if not isinstance(usage, Mapping) or not isinstance(usage.get("cpu_ms"), int | float):
+        return "UNSUPPORTED", "the answer tells no usage"
+    told = f"{usage['cpu_ms']} ms of CPU told for {BURNT_MS:.0f} or more"
+    return ("LEAKED" if usage["cpu_ms"] < BURNT_MS else "CONTAINED"), told
+
+
+def judge_hidden_refusal(outcome: Outcome, marker: Marker) -> tuple[Verdict, str]:
+    """The verdict on code that caught its refusal and went on: the refusal must still be told."""
+    verdict, evidence = judge_attack(outcome, marker)
+    if verdict == "CONTAINED" and "went on" in outcome.stdout:
+        return "LEAKED", "the refusal is not on record"
+    if verdict == "CONTAINED" and "was let through" in outcome.stdout:
+        return "LEAKED", "nothing was refused"
+    return verdict, evidence
 
 
 def judge_pair(program: Program, first: Outcome, second: Outcome, marker: Marker) -> tuple[Verdict, str]:
@@ -83,7 +141,7 @@ def judge_pair(program: Program, first: Outcome, second: Outcome, marker: Marker
 
 
 def judge_package(outcome: Outcome) -> tuple[Verdict, str]:
-    """The verdict on a requirement nobody may ask for: taken, tried by the installer, or refused unseen."""
+    """The verdict on a requirement nobody may ask for: taken, tried by the installer, or refused by type, unseen."""
     if outcome.reply.answer.status >= 500 or outcome.reply.message is None:
         return "CRASHED", f"HTTP {outcome.reply.answer.status}"
     if outcome.data.get("success") is True or "ran" in outcome.stdout.split():
@@ -92,7 +150,9 @@ def judge_package(outcome: Outcome) -> tuple[Verdict, str]:
     tried_ms = usage.get("install_ms", 0) if isinstance(usage, dict) else 0
     if isinstance(tried_ms, int | float) and tried_ms > INSTALLER_START_MS:
         return "CONTAINED", f"the installer tried it for {tried_ms} ms and failed"
-    return "BLOCKED", str(outcome.error.get("message") or outcome.text)[:200]
+    said = str(outcome.error.get("message") or outcome.text)[:200]
+    typed = outcome.error.get("type") in ("package", "security") or (outcome.reply.result or {}).get("isError") is True
+    return "BLOCKED" if typed else "CONTAINED", said
 
 
 def judge_benign(program: Program, outcome: Outcome) -> tuple[Verdict, str]:
@@ -108,10 +168,16 @@ def judge_benign(program: Program, outcome: Outcome) -> tuple[Verdict, str]:
     return "OK", printed[:100]
 
 
-def judge_resource(outcome: Outcome) -> tuple[Verdict, str]:
-    """Whether a program that takes too much was still answered; its own success or failure is not the point."""
+def judge_resource(outcome: Outcome, limit_s: float | None) -> tuple[Verdict, str]:
+    """Whether a program that takes too much was answered in time; its own success or failure is not the point.
+
+    `limit_s` is the time limit the endpoint tells, None where it tells none.
+    """
     if outcome.reply.answer.status >= 500 or outcome.reply.message is None:
         return "CRASHED", f"HTTP {outcome.reply.answer.status}"
+    took_s = outcome.reply.answer.elapsed_ms / 1000
+    if limit_s is not None and took_s > limit_s + GRACE_S:
+        return "LATE", f"answered after {took_s:.1f} s where the limit is {limit_s:g} s"
     kind = outcome.error.get("type")
     if kind:
         return "CONTAINED", f"{kind}: {str(outcome.error.get('message', ''))[:150]}"
