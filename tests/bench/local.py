@@ -163,7 +163,7 @@ async def side_by_side(stack: LocalStack, clients: int, seconds: float) -> float
 
 
 async def many_environments(stack: LocalStack, count: int) -> tuple[float, int, int]:
-    """Seconds to start `count` environments by calls at once; how many these were, and how many were new the next time."""
+    """Seconds to start `count` environments by calls at once; how many these were, and how many new the next time."""
 
     async def call() -> str:
         connection = await connect(stack)
