@@ -14,17 +14,27 @@ from rich.console import Console
 
 from load import aws
 from load.ab import BASE, CANDIDATE, run_in_turns
+from load.call_log import NoLog, client, events
 from load.coldstart import cold_start_plan, print_cold_starts, write_cold_start_report
 from load.compare import CompareReport, compare_directories, print_comparison
 from load.forced import Forcing, force, forced_plan
 from load.fresh_version import JOURNAL, Journal, restore
-from load.gate import EXIT_INTERRUPTED, EXIT_PASS, EXIT_UNREACHABLE, EXIT_USAGE, ThresholdError, parse_threshold
+from load.gate import (
+    EXIT_INCONCLUSIVE,
+    EXIT_INTERRUPTED,
+    EXIT_PASS,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    ThresholdError,
+    parse_threshold,
+)
 from load.launch import LaunchFailed, Unreachable, check_reachable, launch
+from load.mix import PATTERN, NoCalls, profile_of, read_calls
 from load.plan import Plan, PlanError, load_plan, profile_names
 from load.report import print_summary, write_reports
 from load.rows import BadRecord, read_rows
 from load.scenarios import ERAS
-from load.server_side import LATE_S, NoLog, join_directory, print_server_side, read_server_side
+from load.server_side import LATE_S, join_directory, print_server_side, read_server_side
 from load.settings import SettingsError, api_key, apply_aws_settings, check_endpoint, is_loopback, setting
 
 EXAMPLES = """\
@@ -37,6 +47,7 @@ examples:
   python -m load compare out/load-A out/load-B              faster, slower, same or inconclusive; warm and cold apart
   python -m load ab smoke URL-A URL-B --duration 120        both endpoints in turns, then the comparison
   python -m load logs out/load-A --log-group /aws/lambda/code-interpreter      what the function's log says of each call
+  python -m load mix /aws/lambda/code-interpreter --hours 24 --write mix.yaml      a profile of what callers really did
   python -m load report out/load-20261124T061500Z           make the reports again
 
 exit codes:
@@ -62,6 +73,8 @@ def run(argv: Sequence[str]) -> int:
         return _complain(str(error), EXIT_USAGE)
     except (Unreachable, NoLog, aws.AwsRefused) as error:
         return _complain(str(error), EXIT_UNREACHABLE)
+    except NoCalls as error:
+        return _complain(str(error), EXIT_INCONCLUSIVE)
     except KeyboardInterrupt:
         return _complain("interrupted", EXIT_INTERRUPTED)
 
@@ -133,6 +146,13 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("--wait", type=_positive, default=LATE_S, metavar="S", help="seconds for late lines (default 90)")
     logs.add_argument("--json", action="store_true", help="print server.json instead of lines")
     logs.set_defaults(command=_logs)
+
+    mix = commands.add_parser("mix", help="make a profile from the function's own call records: arrivals and mix")
+    mix.add_argument("log_group", metavar="LOG_GROUP", help="e.g. /aws/lambda/code-interpreter")
+    mix.add_argument("--hours", type=_positive, default=24.0, metavar="H", help="look back so long (default 24)")
+    mix.add_argument("--poisson", action="store_true", help="keep the mean rate only, not each call's own time")
+    mix.add_argument("--write", type=Path, metavar="FILE", help="write the profile there instead of printing it")
+    mix.set_defaults(command=_mix)
 
     report = commands.add_parser("report", help="make the reports of a run again from its raw files")
     report.add_argument("directory", type=Path, metavar="DIR")
@@ -299,6 +319,20 @@ def show(directory: Path, as_json: bool) -> int:
             print_cold_starts(cold, console())
     print(f"load: raw rows, summary.json, summary.md and report.html in {directory}", file=sys.stderr)
     return summary.exit_code
+
+
+def _mix(arguments: argparse.Namespace) -> int:
+    apply_aws_settings()
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    start_ms = now_ms - int(arguments.hours * 3_600_000)
+    calls = read_calls(events(client(), arguments.log_group, start_ms, now_ms, PATTERN))
+    text = profile_of(calls, arguments.log_group, arguments.poisson)
+    if arguments.write is None:
+        print(text, end="")
+        return EXIT_PASS
+    arguments.write.write_text(text, encoding="utf-8")
+    print(f"load: {len(calls)} calls; python -m load run {arguments.write} URL plays them", file=sys.stderr)
+    return EXIT_PASS
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -128,6 +128,14 @@ def _lists_packages(result: Mapping[str, Any]) -> Verdict:
     return Verdict("wrong_answer", f"the package list lacks {', '.join(missing)}") if missing else OK
 
 
+def _describes(result: Mapping[str, Any]) -> Verdict:
+    answer = _structured(result)
+    if failure := _tool_failure(result, answer):
+        return failure
+    missing = [name for name in ("python_version", "packages") if not answer.get(name)]
+    return Verdict("wrong_answer", f"the environment's description lacks {', '.join(missing)}") if missing else OK
+
+
 def _raises(error_name: str) -> Expectation:
     def judge(result: Mapping[str, Any]) -> Verdict:
         answer = _structured(result)
@@ -205,10 +213,17 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         _python("pandas", _PANDAS, _prints(str(sum(range(3, 5000, 7))))),
         _python("figure", _FIGURE, _draws),
         Scenario("packages", "list_preinstalled_packages", {}, _lists_packages),
+        Scenario("info", "get_environment_info", {}, _describes),
         Scenario("tools", None, {}, _lists_tools),
         _python("error", "1 / 0", _raises("ZeroDivisionError")),
         _python("blocked", 'import os\nos.system("true")', _fails("security")),
         Scenario("install", "execute_python", {"code": _INSTALL, "requirements": ["tabulate"]}, _prints("['2', '3']")),
+        Scenario(
+            "no-package",
+            "execute_python",
+            {"code": "", "requirements": ["load-test-package-that-does-not-exist"]},
+            _fails("package"),
+        ),
         # longer than any Lambda function may run; the plan's request_timeout_s must outlast the endpoint's own limit
         _python("timeout", "import time\ntime.sleep(1000)", _fails("timeout")),
         _python("hold", f'import time\ntime.sleep({HOLD_S})\nprint("held")', _prints("held")),

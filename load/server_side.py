@@ -8,20 +8,20 @@ Duration, and a log line may come late. It reads CloudWatch Logs through boto3 a
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.text import Text
 
-from load import aws
+from load import call_log
+from load.call_log import events
 from load.gate import EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
 from load.percentiles import Distribution, distribution
 from load.rows import Row, read_rows, read_runs
-from load.settings import SettingsError
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
@@ -31,10 +31,6 @@ LATE_S: Final = 90.0
 
 AGREEMENT: Final = 0.99
 """The share of calls on which both signals must say the same."""
-
-
-class NoLog(Exception):
-    """The log group cannot be read; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +87,9 @@ def join_directory(
     start_s = min(run.anchor_unix_s for run in runs)
     end_s = start_s + max((row.done_s or row.intended_s for row in rows), default=0.0)
     wanted = {row.lambda_request_id for row in rows if row.lambda_request_id}
-    calls = fetch_calls(client or _client(), log_group, int(start_s * 1000) - 5_000, int(end_s * 1000), wanted, wait_s)
+    calls = fetch_calls(
+        client or call_log.client(), log_group, int(start_s * 1000) - 5_000, int(end_s * 1000), wanted, wait_s
+    )
     lines = (json.dumps(asdict(call)) + "\n" for call in calls.values())
     (directory / "server.jsonl").write_text("".join(lines), encoding="utf-8")
     report = join(rows, calls, log_group)
@@ -116,34 +114,13 @@ def fetch_calls(
     give_up_s = now() + wait_s
     found: dict[str, ServerCall] = {}
     while True:
-        for message in _messages(client, log_group, start_ms, end_ms + int(wait_s * 1000)):
+        for _, message in events(client, log_group, start_ms, end_ms + int(wait_s * 1000)):
             call = parse_report(message)
             if call is not None and call.request_id in wanted:
                 found[call.request_id] = call
         if len(found) == len(wanted) or now() >= give_up_s:
             return found
         sleep(min(5.0, max(0.1, give_up_s - now())))
-
-
-def _messages(client: "CloudWatchLogsClient", log_group: str, start_ms: int, end_ms: int) -> Iterator[str]:
-    """Every message of a time range. Tokens are followed by hand: an empty page is not the end, a repeated token is."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    request: dict[str, Any] = {"logGroupName": log_group, "startTime": start_ms, "endTime": end_ms}
-    token: str | None = None
-    while True:
-        try:
-            page = client.filter_log_events(**(request if token is None else {**request, "nextToken": token}))
-        except client.exceptions.ResourceNotFoundException as error:
-            raise SettingsError(f"there is no log group {log_group}; is --log-group right, and the region?") from error
-        except (BotoCoreError, ClientError) as error:
-            raise NoLog(f"cannot read log group {log_group}: {error}") from error
-        for event in page.get("events", []):
-            yield event["message"]
-        following = page.get("nextToken")
-        if following is None or following == token:
-            return
-        token = following
 
 
 _FIELD = re.compile(r"\t?([A-Z][A-Za-z ]*?): ([^\t\n]+)")
@@ -285,8 +262,3 @@ def read_server_side(directory: Path) -> ServerSide | None:
     """The join made earlier for a run, None when there was none."""
     path = directory / "server.json"
     return ServerSide.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _client() -> "CloudWatchLogsClient":
-    logs: CloudWatchLogsClient = aws.client("logs")
-    return logs

@@ -25,6 +25,7 @@ def failed(name: str, message: str = "no", type: str = "runtime", violations: tu
 
 IMAGE = {"type": "image", "mimeType": "image/png", "data": "iVBORw0KGgoAAAANSUhEUgAAA"}
 PACKAGES = {"structuredContent": {"packages": [{"name": n} for n in ("numpy", "pandas", "matplotlib")]}, "content": []}
+INFO = {"success": True, "python_version": "3.12.1", "packages": {"numpy": "2"}}
 TEXT_ONLY = {"content": [{"type": "text", "text": json.dumps({"success": True, "stdout": "计算结果: 5\n"})}]}
 TOOLS = [{"name": n} for n in ("execute_python", "list_preinstalled_packages", "get_environment_info")]
 
@@ -52,6 +53,10 @@ TOOLS = [{"name": n} for n in ("execute_python", "list_preinstalled_packages", "
         ),
         pytest.param("packages", rpc(PACKAGES), "ok", id="packages"),
         pytest.param("packages", rpc({"structuredContent": {"packages": []}}), "wrong_answer", id="packages-missing"),
+        pytest.param("info", rpc({"structuredContent": INFO}), "ok", id="info"),
+        pytest.param("info", rpc({"structuredContent": {**INFO, "packages": {}}}), "wrong_answer", id="info-without"),
+        pytest.param("no-package", rpc(failed("NotFound", type="package")), "ok", id="package-that-is-not-there"),
+        pytest.param("no-package", rpc(ran("")), "wrong_answer", id="installed-what-does-not-exist"),
         pytest.param("tools", rpc({"tools": TOOLS}), "ok", id="tools"),
         pytest.param("tools", rpc({"tools": TOOLS[:2]}), "wrong_answer", id="tools-missing-one"),
         pytest.param("error", rpc(failed("ZeroDivisionError")), "ok", id="expected-error"),

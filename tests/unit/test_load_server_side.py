@@ -9,8 +9,9 @@ import pytest
 from botocore.exceptions import ClientError
 from load_rows import record, row
 
+from load.call_log import NoLog
 from load.rows import Row, RowWriter, write_run
-from load.server_side import NoLog, ServerCall, fetch_calls, join, join_directory, parse_report
+from load.server_side import ServerCall, fetch_calls, join, join_directory, parse_report
 from load.settings import SettingsError
 
 GROUP = "/aws/lambda/f"
@@ -83,7 +84,7 @@ class FakeLogs:
         if number == 0:
             self.asked += 1
         pages = self.rounds[min(self.asked, len(self.rounds)) - 1]
-        page: dict[str, Any] = {"events": [{"message": message} for message in pages[number]]}
+        page: dict[str, Any] = {"events": [{"timestamp": 1, "message": message} for message in pages[number]]}
         if number + 1 < len(pages):
             page["nextToken"] = str(number + 1)
         elif self.repeat_last_token and number:
