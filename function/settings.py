@@ -21,9 +21,10 @@ def make_interpreter(environment: Mapping[str, str] = os.environ) -> Interpreter
 
     INTERPRETER_TIMEOUT_S (25), INTERPRETER_MEMORY_MB (what the function's memory leaves), INTERPRETER_TASKS (32 threads
     of a run; 0 closes threads and with them every way to a new process), INTERPRETER_NETWORK (none | public),
-    INTERPRETER_PRELOAD (modules of the heavy template beside the standard ones), INTERPRETER_REQUIRE (empty | kernel),
-    INTERPRETER_AUDIT_HOOK (on | off, to measure what the other layers hold), INTERPRETER_INDEX_URL,
-    INTERPRETER_PACKAGES_ALLOW and INTERPRETER_PACKAGES_DENY (names, comma separated).
+    INTERPRETER_PRELOAD (modules of the heavy template beside the standard ones), INTERPRETER_SESSIONS (0: how many an
+    environment keeps), INTERPRETER_REQUIRE (empty | kernel), INTERPRETER_AUDIT_HOOK (on | off, to measure what the
+    other layers hold), INTERPRETER_INDEX_URL, INTERPRETER_PACKAGES_ALLOW and INTERPRETER_PACKAGES_DENY (names, comma
+    separated).
     Raises SettingsError.
     """
     interpreter = Interpreter(
@@ -31,6 +32,7 @@ def make_interpreter(environment: Mapping[str, str] = os.environ) -> Interpreter
         preload=(*HEAVY, *_list(environment, "INTERPRETER_PRELOAD")),
         network=_choice(environment, "INTERPRETER_NETWORK", ("none", "public")) == "public",
         hook=_choice(environment, "INTERPRETER_AUDIT_HOOK", ("on", "off")) == "on",
+        sessions=int(_number(environment, "INTERPRETER_SESSIONS", 0, least=0)),
         packages=PackagePolicy(
             index_url=environment.get("INTERPRETER_INDEX_URL") or None,
             allow=frozenset(map(normal_name, _list(environment, "INTERPRETER_PACKAGES_ALLOW"))),

@@ -82,6 +82,12 @@ class ExecutePython(Model):
         max_length=MAX_FILES_IN,
         description="Names of files written by the code whose contents shall come back as embedded resources.",
     )
+    session_id: str | None = Field(
+        default=None,
+        max_length=64,
+        description="Where the deployment keeps sessions: 'new' starts one whose names stay for further calls with "
+        "the session_id of its result. It lives in one environment and may be gone at the next call.",
+    )
 
 
 class NoArguments(Model):
@@ -218,6 +224,7 @@ class Tools:
                 arguments.requirements,
                 files=arguments.model_dump(include={"files"})["files"],
                 return_files=arguments.return_files,
+                session_id=arguments.session_id,
                 deadline_s=request.seconds_left() if request else None,
                 on_stdout=None if report is None else progress_of_lines(report),
             )

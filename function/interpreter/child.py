@@ -16,6 +16,9 @@ import os
 import random
 import resource
 import signal
+import socket
+import stat
+import struct
 import sys
 import threading
 import traceback
@@ -35,37 +38,77 @@ _FUTURES = 0x1FE0000  # PyCF_MASK: what `from __future__` switches on (CPython c
 _dumps, _write, _exit = json.dumps, os.write, os._exit
 
 
+REPORT, TRACE, CHANNEL = 3, 4, 5  # descriptors of the child; 0 is empty, 1 and 2 are its output
+
+
 def main(request_fd: int, stdout_fd: int, stderr_fd: int, report_fd: int, trace_fd: int) -> None:
-    """Run one request and never return. Descriptors are this process's ends of the host's pipes."""
+    """Run one request, or those of a session, and never return. Descriptors are this process's ends of the host's."""
     try:
         os.setsid()
-        request = _read_request(request_fd)
-        report_fd, trace_fd = _arrange_descriptors(stdout_fd, stderr_fd, report_fd, trace_fd)
-        _enter(request, trace_fd)
+        in_session = stat.S_ISSOCK(os.fstat(request_fd).st_mode)  # a socket, since there are more to come
+        request = _read_framed(request_fd)[0] if in_session else _read_request(request_fd)
+        _arrange_descriptors([stdout_fd, stderr_fd, report_fd, trace_fd, *([request_fd] if in_session else [])])
+        _enter(request)
         violations: list[str] = []
-        set_limits(Limits(**request["limits"]), request["tasks_now"])
+        set_limits(Limits(**request["limits"]), request["tasks_now"], cpu=not in_session)
         policy = _policy(request)
         available = kernel.Available(**request["kernel"])
         if available.whole:
             kernel.apply(available, readable=policy.readable, writable=policy.writable, network=policy.network)
         if request["hook"]:
             audit.install(policy, violations)
-        report = _execute(request["code"], violations)
-        _send(report_fd, report)
+        module = sys.modules["__main__"] = types.ModuleType("__main__")
+        _send(REPORT, _execute(request["code"], module.__dict__, violations))
+        while in_session:
+            request = _next_request()
+            violations.clear()
+            _send(REPORT, _execute(request["code"], module.__dict__, violations))
     except BaseException as error:  # our own failure, or the code's tampering: say so on stderr, report nothing
         _write(2, f"interpreter: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
         _exit(70)
     _exit(0)
 
 
-def _arrange_descriptors(stdout_fd: int, stderr_fd: int, report_fd: int, trace_fd: int) -> tuple[int, int]:
-    """0 nothing, 1 and 2 the pipes, 3 the report, 4 the trace, and no other: the template's are not for the code."""
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in (stdout_fd, stderr_fd, report_fd, trace_fd)]
+def _arrange_descriptors(fds: list[int]) -> None:
+    """Lay `fds` from 1 on, with nothing at 0, and close every other: the template's are not for the code."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for fd, target in zip(high, (1, 2, 3, 4), strict=True):
-        os.dup2(fd, target, inheritable=target < 3)
-    os.closerange(5, 4096)
-    return 3, 4
+    for target, fd in enumerate(high, start=1):
+        os.dup2(fd, target, inheritable=target < REPORT)
+    os.closerange(len(fds) + 1, 4096)
+
+
+def _next_request() -> dict[str, Any]:
+    """Tell the host that this run is over, and wait (stopped, as it goes) for the next and its descriptors."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close("all")  # they have been shown
+    os.close(REPORT)
+    request, fds = _read_framed(CHANNEL)
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]
+    for fd in fds:
+        os.close(fd)
+    for target, fd in enumerate(high, start=1):
+        os.dup2(fd, target, inheritable=target < REPORT)
+        os.close(fd)
+    return request
+
+
+def _read_framed(fd: int) -> tuple[dict[str, Any], list[int]]:
+    """A request and the descriptors that came with it: four bytes of length, then JSON."""
+    channel = socket.socket(fileno=fd)
+    try:
+        size, fds, _flags, _address = socket.recv_fds(channel, 4, 4)
+        if len(size) < 4:
+            _exit(0)  # the host has ended the session
+        (left,) = struct.unpack("<I", size)
+        data = bytearray()
+        while len(data) < left:
+            data += channel.recv(left - len(data)) or _exit(0)
+    finally:
+        channel.detach()
+    request: dict[str, Any] = json.loads(data)
+    return request, fds
 
 
 def _read_request(fd: int) -> dict[str, Any]:
@@ -74,7 +117,7 @@ def _read_request(fd: int) -> dict[str, Any]:
     return request
 
 
-def _enter(request: dict[str, Any], trace_fd: int) -> None:
+def _enter(request: dict[str, Any]) -> None:
     """Working directory, environment, streams, paths and randomness of a fresh program."""
     run_dir = request["run_dir"]
     os.chdir(run_dir)
@@ -94,7 +137,7 @@ def _enter(request: dict[str, Any], trace_fd: int) -> None:
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()  # every fork would draw the same numbers
     # The host asks with SIGUSR2 where the code is stuck. In C, so that it answers in a tight loop too.
-    faulthandler.register(signal.SIGUSR2, file=trace_fd, all_threads=False, chain=False)
+    faulthandler.register(signal.SIGUSR2, file=TRACE, all_threads=False, chain=False)
 
 
 def _policy(request: dict[str, Any]) -> audit.Policy:
@@ -120,17 +163,13 @@ class _Warnings:
         self.text, self.cut = text, self.cut or cut
 
 
-def _execute(code: str, violations: list[str]) -> dict[str, Any]:
+def _execute(code: str, namespace: dict[str, Any], violations: list[str]) -> dict[str, Any]:
     collected = _Warnings()
     warnings.showwarning = collected.show  # type: ignore[assignment]
     # Figures are collected after the run, so showing one is not a mistake worth a warning.
     warnings.filterwarnings("ignore", message=".*non-interactive, and thus cannot be shown")
     lines = [line + "\n" for line in code.splitlines()]
     linecache.cache[FILENAME] = (len(code), None, lines, FILENAME)  # no mtime: checkcache leaves it alone
-    main = types.ModuleType("__main__")
-    sys.modules["__main__"] = main
-    namespace = main.__dict__
-
     truncated: list[str] = []
     rich: list[dict[str, Any]] = []
     error: dict[str, Any] | None = None
@@ -180,6 +219,7 @@ class _ResultNone:
 
 def _run(code: str, namespace: dict[str, Any]) -> Any:
     """Execute `code`; its value is that of the variable `result`, else of a last expression, else None."""
+    namespace.pop("result", None)  # of a session's call before this one
     tree = ast.parse(code, FILENAME)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     body = compile(tree, FILENAME, "exec", dont_inherit=True)

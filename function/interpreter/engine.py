@@ -7,12 +7,13 @@ the limits and cleaned up after.
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,33 @@ from interpreter.confinement import Limits
 from interpreter.files import FileError, collect, decode, left, write
 from interpreter.outcome import Completed, complete, refused
 from interpreter.packages import INSTALL_LIMIT_S, Overlay, PackageError, PackageInstaller, PackagePolicy
+from interpreter.sessions import NEW, Session, SessionError, Sessions
 from interpreter.template import MATPLOTLIB, ROOT, Template, TemplateLost, readable_directories, shipped_font_lists
-from interpreter.watch import Watched, watch
+from interpreter.watch import Bounds, Held, Watched, resume, watch
 
 PACKAGES = ".packages"  # where runtime installs lie, below the scratch directory
 HEAVY = ("numpy", "numpy.random", "pandas", "matplotlib", "matplotlib.pyplot")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call, as far as it is decided: what to run, with what, and how long it may take."""
+
+    code: str
+    overlay: Overlay
+    given: Mapping[str, bytes]
+    return_files: tuple[str, ...]
+    timeout_s: float
+    install_ms: float
+    on_stdout: Callable[[str], None] | None
 
 
 class Interpreter:
     """The templates of one environment, and `run`.
 
     `limits` bound each run; `preload` names the modules of the heavy template; `packages` is what calls may install;
-    `scratch` is where runs have their directories; without `hook` the other layers stand alone, to be measured.
+    `sessions` is how many may be kept at once; `scratch` is where runs have their directories; without `hook` the
+    other layers stand alone, to be measured.
     Thread-safe: each run has a child and pipes of its own.
     """
 
@@ -44,6 +60,7 @@ class Interpreter:
         network: bool = False,
         packages: PackagePolicy | None = None,
         hook: bool = True,
+        sessions: int = 0,
         scratch: Path | None = None,
     ) -> None:
         self.limits = limits
@@ -56,6 +73,7 @@ class Interpreter:
         self._preload = tuple(preload)
         self._lock = threading.Lock()
         self._templates: dict[str, Template] = {}
+        self.sessions = Sessions(sessions, self._end_session)
         self.packages = PackageInstaller(self.scratch / PACKAGES, packages)
         if self.alone:
             confinement.wipe(str(self.scratch))
@@ -69,6 +87,7 @@ class Interpreter:
 
     def close(self) -> None:
         """End the templates. The runs under way end with them."""
+        self.sessions.end_all()
         for template in self._templates.values():
             template.close()
         self._templates.clear()
@@ -81,54 +100,72 @@ class Interpreter:
         *,
         files: Mapping[str, Any] | None = None,
         return_files: Sequence[str] = (),
+        session_id: str | None = None,
         deadline_s: float | None = None,
         on_stdout: Callable[[str], None] | None = None,
     ) -> Completed:
         """Run `code` after installing `requirements`, with `files` laid beside it; never raises for what the code does.
 
         `files`: name -> text or {"base64": ...}; `return_files`: names of files whose contents come back.
+        `session_id`: `new` for a session that keeps its names, then the id that came back; see `sessions`.
         `deadline_s`: seconds until an answer is due (what Lambda has left, less a margin); the configured limit
         holds where it is smaller. `on_stdout` gets text as it is printed, from this thread.
         """
         begun = time.monotonic()
         budget = self.limits.timeout_s if deadline_s is None else min(self.limits.timeout_s, deadline_s)
-        overlay = Overlay()
+        install_ms = 0.0
         try:
+            if session_id not in (None, NEW) and (requirements or files):
+                raise SessionError("requirements and files are given with the call that starts a session")
             given = decode(files or {})
+            overlay = Overlay()
             if requirements:
                 overlay = self.packages.install(requirements, timeout_s=min(INSTALL_LIMIT_S, max(budget, 0.1)))
-        except (PackageError, FileError) as error:
+                install_ms = (time.monotonic() - begun) * 1000
+            if deadline_s is not None:
+                budget = min(budget, deadline_s - install_ms / 1000)
+            call = _Call(code, overlay, given, tuple(return_files), max(budget, 0.1), install_ms, on_stdout)
+            if session_id in (None, NEW):
+                return self._run_afresh(call, self.sessions.check_new() if session_id else None)
+            return self._run_on(call, self.sessions.take(session_id or ""))
+        except (PackageError, FileError, SessionError) as error:
             return refused(error, (time.monotonic() - begun) * 1000 if requirements else 0.0)
-        install_ms = (time.monotonic() - begun) * 1000 if requirements else 0.0
-        if deadline_s is not None:
-            budget = min(budget, deadline_s - install_ms / 1000)
-        return self._run(code, overlay, given, return_files, max(budget, 0.1), install_ms, on_stdout)
 
-    def _run(
-        self,
-        code: str,
-        overlay: Overlay,
-        given: Mapping[str, bytes],
-        return_files: Sequence[str],
-        timeout_s: float,
-        install_ms: float,
-        on_stdout: Callable[[str], None] | None,
-    ) -> Completed:
+    def _run_afresh(self, call: _Call, session_id: str | None) -> Completed:
         run_dir = tempfile.mkdtemp(prefix="run-", dir=self.scratch)
+        held: Held | None = None
+        kind = "heavy" if session_id or self._wants_libraries(call.code, call.overlay) else "bare"
         try:
-            try:
-                write(run_dir, given)
-            except FileError as error:
-                return refused(error)
-            kind = "heavy" if self._wants_libraries(code, overlay) else "bare"
-            request = self._request(code, run_dir, overlay, timeout_s)
-            watched = self._watch(kind, request, timeout_s, run_dir, on_stdout)
-            self.kill_strays()  # before its files are looked at
-            listed, more = left(run_dir, given)
-            returned, problems = collect(run_dir, return_files)
+            write(run_dir, call.given)
+            request = self._request(call, run_dir, session=session_id is not None)
+            watched = self._watch(kind, request, self._bounds(call, run_dir))
+            held = watched.held
+            return self._completed(call, watched, run_dir, session_id if held else None)
         finally:
-            self._clean(run_dir)
-        completed = complete(watched, timeout_s, install_ms, listed, returned)
+            if held is not None and session_id is not None:
+                self.sessions.keep(session_id, held, run_dir, kind)
+            self._clean(run_dir if held is None else None)
+
+    def _run_on(self, call: _Call, session: Session) -> Completed:
+        """A further call of a session. Where it does not end in order, that was its last."""
+        held: Held | None = None
+        try:
+            request = self._request(call, session.run_dir, session=True)
+            watched = resume(session.held, self._template(session.kind), request, self._bounds(call, session.run_dir))
+            held = watched.held
+            return self._completed(call, watched, session.run_dir, session.id if held else None)
+        finally:
+            if held is not None:
+                self.sessions.keep(session.id, held, session.run_dir, session.kind)
+            self._clean(session.run_dir if held is None else None)
+
+    def _completed(self, call: _Call, watched: Watched, run_dir: str, session_id: str | None) -> Completed:
+        if watched.held is None:
+            self.kill_strays()  # before its files are looked at
+        listed, more = left(run_dir, call.given)
+        returned, problems = collect(run_dir, call.return_files)
+        completed = complete(watched, call.timeout_s, call.install_ms, listed, returned)
+        completed.execution.session_id = session_id
         if more:
             completed.execution.truncated.append("files")
         completed.execution.warnings += "".join(f"return_files: {problem}\n" for problem in problems)
@@ -152,46 +189,49 @@ class Interpreter:
                 self._templates[kind] = template
             return template
 
-    def _watch(
-        self,
-        kind: str,
-        request: dict[str, Any],
-        timeout_s: float,
-        run_dir: str,
-        on_stdout: Callable[[str], None] | None,
-    ) -> Watched:
+    def _watch(self, kind: str, request: dict[str, Any], bounds: Bounds) -> Watched:
         """See a child through; a template that is lost before it forked is replaced once."""
-        disk = run_dir if self.alone else None
-        more: dict[str, Any] = {"disk": disk, "kill_strays": self.kill_strays, "on_stdout": on_stdout}
         try:
-            return watch(self._template(kind), request, self.limits, timeout_s, **more)
+            return watch(self._template(kind), request, bounds)
         except TemplateLost:
-            return watch(self._template(kind), request, self.limits, timeout_s, **more)
+            return watch(self._template(kind), request, bounds)
 
-    def _request(self, code: str, run_dir: str, overlay: Overlay, timeout_s: float) -> dict[str, Any]:
+    def _bounds(self, call: _Call, run_dir: str) -> Bounds:
+        disk = run_dir if self.alone else None
+        return Bounds(self.limits, call.timeout_s, disk, self.kill_strays, call.on_stdout)
+
+    def _request(self, call: _Call, run_dir: str, *, session: bool) -> dict[str, Any]:
         """What the child is told, as JSON can carry it."""
         return {
-            "code": code,
+            "code": call.code,
             "run_dir": run_dir,
-            "paths": overlay.paths,
-            "limits": asdict(self.limits) | {"timeout_s": timeout_s},
+            "session": session,
+            "paths": call.overlay.paths,
+            "limits": asdict(self.limits) | {"timeout_s": call.timeout_s},
             "tasks_now": sum(task.threads for task in confinement.own_tasks()) if self.alone else None,
             "kernel": asdict(self.kernel),
             "hook": self.hook,
             "policy": {"readable": self._readable, "hidden": [str(ROOT)], "network": self.network},
         }
 
-    def _clean(self, run_dir: str) -> None:
+    def _clean(self, run_dir: str | None) -> None:
+        """What a call leaves: its strays, its directory, and where /tmp is ours alone all else in it."""
         self.kill_strays()
-        confinement.remove(run_dir)
+        if run_dir is not None:
+            confinement.remove(run_dir)
         if self.alone:
-            confinement.wipe(str(self.scratch), keep=(MATPLOTLIB, PACKAGES))
+            kept = {os.path.basename(directory) for directory in self.sessions.directories}
+            confinement.wipe(str(self.scratch), keep=(MATPLOTLIB, PACKAGES, *kept))
 
     def kill_strays(self) -> None:
         """Where the environment is ours alone, end all that is not us. Elsewhere the templates end their orphans."""
         if self.alone:
             templates = [template.process.pid for template in self._templates.values()]
-            confinement.sweep({*self._ancestors, *templates})
+            confinement.sweep({*self._ancestors, *templates, *self.sessions.pids})
+
+    def _end_session(self, session: Session) -> None:
+        session.held.end()
+        confinement.remove(session.run_dir)
 
     def layers(self) -> list[tuple[str, bool, str]]:
         """Each confinement layer: name, whether it is active here, and what it does or why it is not."""

@@ -79,6 +79,7 @@ class Execution(Model):
     )
     outputs: list[Output] = Field(default_factory=list)
     files: list[File] = Field(default_factory=list, description="Files written; ask for contents with return_files")
+    session_id: str | None = Field(default=None, description="The session this call left its names in")
     truncated: list[str] = Field(default_factory=list, description="Fields cut at a byte cap: stdout, result, ...")
     usage: Usage
 

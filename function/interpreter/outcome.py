@@ -15,6 +15,7 @@ from interpreter.child import FILENAME
 from interpreter.execution import ChildReport, ErrorType, Execution, ExecutionError, File, Output, Usage
 from interpreter.files import FileError, Left, Returned
 from interpreter.packages import PackageError
+from interpreter.sessions import SessionError
 from interpreter.watch import LOST, REPORT_BYTES, Stream, Watched
 
 
@@ -75,9 +76,9 @@ def complete(
     return Completed(execution, rich, list(returned))
 
 
-def refused(error: PackageError | FileError, install_ms: float = 0.0) -> Completed:
+def refused(error: PackageError | FileError | SessionError, install_ms: float = 0.0) -> Completed:
     """The result of a call whose code was not run, because what it asked for beside it could not be had."""
-    name = error.name if isinstance(error, PackageError) else "FileError"
+    name = error.name if isinstance(error, PackageError) else type(error).__name__
     kind: ErrorType = "package" if isinstance(error, PackageError) else "runtime"
     execution = Execution(
         success=False,

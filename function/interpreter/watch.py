@@ -8,9 +8,11 @@ import json
 import os
 import selectors
 import signal
+import socket
+import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,75 +61,162 @@ class Watched:
     max_rss_kb: float = 0.0
     killed_for: tuple[ErrorType, str, str] | None = None
     wall_ms: float = 0.0
+    held: Held | None = None
 
 
-def watch(
-    template: Template,
-    request: dict[str, Any],
-    limits: Limits,
-    timeout_s: float,
-    *,
-    disk: str | None,
-    kill_strays: Callable[[], None],
-    on_stdout: Callable[[str], None] | None = None,
-) -> Watched:
-    """Fork a child of `template`, give it `request`, and see it through.
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A child that was kept for a further call (a session): stopped, with the socket it takes that call on."""
+
+    pid: int
+    channel: socket.socket
+    status_fd: int
+
+    def end(self) -> None:
+        """Kill it and forget it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.channel.close()
+        os.close(self.status_fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a child is held to, and what happens around it.
 
     `disk`: a path whose file system is this run's alone, so that its quota can be watched; None where it is not.
     `kill_strays` ends what outlives the child and holds its pipes. `on_stdout` gets text as it is printed.
-    Raises TemplateLost where no child was made.
     """
+
+    limits: Limits
+    timeout_s: float
+    disk: str | None
+    kill_strays: Callable[[], None]
+    on_stdout: Callable[[str], None] | None = None
+
+
+def watch(template: Template, request: dict[str, Any], bounds: Bounds) -> Watched:
+    """Fork a child of `template`, give it `request`, and see it through.
+
+    With `request["session"]` a child that ends its run in order is kept: `held` is set. Raises TemplateLost where no
+    child was made.
+    """
+    ours: dict[str, int] = {}
+    theirs: list[int] = []
+    channel: socket.socket | None = None
+    with contextlib.ExitStack() as stack:
+        started = time.monotonic()
+        try:
+            if request["session"]:
+                channel, far = socket.socketpair()
+                theirs.append(far.detach())
+            else:
+                reader, ours["request"] = os.pipe2(os.O_CLOEXEC)
+                theirs.append(reader)
+            _open_pipes(stack, ours, theirs, ("stdout", "stderr", "report", "trace"))
+            ours["status"], writer = os.pipe2(os.O_CLOEXEC)
+            theirs.append(writer)
+            template.fork(theirs)
+            if channel is None:
+                _send_all(ours.pop("request"), json.dumps(request).encode())
+            else:
+                _send_framed(channel, request, [])
+        except BaseException:
+            for name in ("request", "status"):
+                if name in ours:
+                    os.close(ours[name])
+            if channel is not None:
+                channel.close()
+            raise
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        watched = _see_through(template, ours, bounds, started, None, channel is not None)
+    if channel is not None and watched.status is None and watched.pid is not None:
+        watched.held = Held(watched.pid, channel, ours["status"])
+    else:
+        os.close(ours["status"])
+        if channel is not None:
+            channel.close()
+    return watched
+
+
+def resume(held: Held, template: Template, request: dict[str, Any], bounds: Bounds) -> Watched:
+    """Give a kept child a further `request` and see that through; `held` is set again where it is kept again."""
+    before = _usage(held.pid)
+    ours: dict[str, int] = {"status": held.status_fd}
+    theirs: list[int] = []
+    with contextlib.ExitStack() as stack:
+        started = time.monotonic()
+        _open_pipes(stack, ours, theirs, ("stdout", "stderr", "report", "trace"))
+        try:
+            os.killpg(held.pid, signal.SIGCONT)
+            _send_framed(held.channel, request, theirs)
+        except OSError:
+            pass  # it is gone, which its status will tell
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        watched = _see_through(template, ours, bounds, started, held.pid, True)
+    watched.cpu_ms = max(watched.cpu_ms - before[0], 0.0)
+    if watched.status is None:
+        watched.held = held
+    else:
+        held.end()
+    return watched
+
+
+def _open_pipes(stack: contextlib.ExitStack, ours: dict[str, int], theirs: list[int], names: Sequence[str]) -> None:
+    """A pipe for each name: our reading end into `ours`, which `stack` closes, the writing end into `theirs`."""
+    for name in names:
+        ours[name], writer = os.pipe2(os.O_CLOEXEC)
+        stack.callback(os.close, ours[name])
+        theirs.append(writer)
+
+
+def _see_through(
+    template: Template, pipes: dict[str, int], bounds: Bounds, started: float, pid: int | None, keep: bool
+) -> Watched:
     watched = Watched(
-        stdout=Stream(limits.stdout_kb << 10),
-        stderr=Stream(limits.stdout_kb << 10),
+        stdout=Stream(bounds.limits.stdout_kb << 10),
+        stderr=Stream(bounds.limits.stdout_kb << 10),
         report=Stream(REPORT_BYTES),
         trace=Stream(64 << 10),
+        pid=pid,
     )
-    started = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        pipes = _open_pipes(stack, template)
-        _send_request(pipes.pop("request"), request)
-        _Watch(watched, pipes, template, limits, started + timeout_s, disk, kill_strays, on_stdout).until_ended()
+    _Watch(watched, pipes, template, bounds, started + bounds.timeout_s, keep).until_ended()
     watched.wall_ms = (time.monotonic() - started) * 1000
     return watched
 
 
-def _open_pipes(stack: contextlib.ExitStack, template: Template) -> dict[str, int]:
-    """Fork a child with a pipe for each of its descriptors; returns our ends, which `stack` closes, by name.
-
-    The request's end is the caller's own to close: closing is how the child learns that the request is whole.
-    """
-    ours: dict[str, int] = {}
-    theirs: list[int] = []
+def _send_all(fd: int, data: bytes) -> None:
+    """Write and close: closing is how the child learns that the request is whole."""
+    view = memoryview(data)
     try:
-        for name in ("request", "stdout", "stderr", "report", "trace", "status"):
-            reader, writer = os.pipe2(os.O_CLOEXEC)
-            mine, other = (writer, reader) if name == "request" else (reader, writer)
-            ours[name] = mine
-            theirs.append(other)
-        template.fork(theirs)
-    except BaseException:
-        for fd in ours.values():
-            os.close(fd)
-        raise
-    finally:
-        for fd in theirs:
-            os.close(fd)
-    for name, fd in ours.items():
-        if name != "request":
-            stack.callback(os.close, fd)
-    return ours
-
-
-def _send_request(fd: int, request: dict[str, Any]) -> None:
-    data = memoryview(json.dumps(request).encode())
-    try:
-        while data:
-            data = data[os.write(fd, data) :]
+        while view:
+            view = view[os.write(fd, view) :]
     except BrokenPipeError as error:
         raise TemplateLost("it closed the request unread") from error
     finally:
         os.close(fd)
+
+
+def _send_framed(channel: socket.socket, request: dict[str, Any], fds: list[int]) -> None:
+    data = json.dumps(request).encode()
+    socket.send_fds(channel, [struct.pack("<I", len(data))], fds)
+    channel.sendall(data)
+
+
+def _usage(pid: int) -> tuple[float, float]:
+    """CPU time in ms and peak resident set in kB of a live process (proc(5))."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        with open(f"/proc/{pid}/status", "rb") as file:
+            peak = next((line for line in file if line.startswith(b"VmHWM")), b"VmHWM: 0 kB")
+    except OSError:
+        return 0.0, 0.0
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK"), float(peak.split()[1])
 
 
 class _Watch:
@@ -138,17 +227,14 @@ class _Watch:
         watched: Watched,
         pipes: dict[str, int],
         template: Template,
-        limits: Limits,
+        bounds: Bounds,
         deadline: float,
-        disk: str | None,
-        kill_strays: Callable[[], None],
-        on_stdout: Callable[[str], None] | None,
+        keep: bool,
     ) -> None:
-        self.watched, self.template, self.limits, self.deadline = watched, template, limits, deadline
-        self.disk = disk
-        self.free_at_start = _free_bytes(disk) if disk else 0
-        self.kill_strays = kill_strays
-        self.on_stdout = on_stdout
+        self.watched, self.template, self.bounds, self.deadline, self.keep = watched, template, bounds, deadline, keep
+        self.limits = bounds.limits
+        self.free_at_start = _free_bytes(bounds.disk) if bounds.disk else 0
+        self.report_closed = False
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.partial_status = b""
         self.killed_at = 0.0
@@ -158,20 +244,39 @@ class _Watch:
             self.selector.register(fd, selectors.EVENT_READ, name)
 
     def until_ended(self) -> None:
+        """Until the child is gone, or, where it is to be kept, has closed its report."""
         try:
-            while self.watched.status is None:
+            while self.watched.status is None and not self._run_is_over():
                 self._read(min(POLL_S, max(0.0, self.deadline - time.monotonic())))
                 self._enforce()
+            if self.watched.status is None:
+                self._stop()
+                return
             self._end()  # what still shares the child's process group
             if self._any_open():
-                self.kill_strays()
+                self.bounds.kill_strays()
             end = time.monotonic() + DRAIN_S
             while self._any_open() and time.monotonic() < end:
                 self._read(0.01)
+        except BaseException:
+            self._end()
+            raise
         finally:
-            if self.watched.status is None:
-                self._end()
             self.selector.close()
+
+    def _run_is_over(self) -> bool:
+        """Whether a child that is to be kept has reported; one that closes an empty report is dying, or shall."""
+        watched = self.watched
+        return self.keep and self.report_closed and watched.report.seen > 0 and watched.killed_for is None
+
+    def _stop(self) -> None:
+        """Nothing of a kept child runs until its next call. Then read what it had printed."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.watched.pid or 0, signal.SIGSTOP)
+        seen = -1
+        while seen != (seen := self.watched.stdout.seen + self.watched.stderr.seen):
+            self._read(0)
+        self.watched.cpu_ms, self.watched.max_rss_kb = _usage(self.watched.pid or 0)
 
     def _any_open(self) -> bool:
         return bool(self.selector.get_map())
@@ -186,6 +291,7 @@ class _Watch:
                 self._take(key.data, chunk)
                 continue
             self.selector.unregister(key.fd)
+            self.report_closed |= key.data == "report"
             if key.data == "status" and self.watched.status is None:
                 self._template_died()
 
@@ -197,8 +303,8 @@ class _Watch:
             return
         stream: Stream = getattr(self.watched, name)
         kept = stream.feed(chunk)
-        if name == "stdout" and kept and self.on_stdout is not None:
-            self.on_stdout(self.decoder.decode(kept))
+        if name == "stdout" and kept and self.bounds.on_stdout is not None:
+            self.bounds.on_stdout(self.decoder.decode(kept))
 
     def _take_status(self, message: dict[str, Any]) -> None:
         if "pid" in message:
@@ -233,7 +339,7 @@ class _Watch:
             self._kill("output_limit", "OutputLimitError", f"more than {limits.flood_mb} MB were printed")
         elif watched.report.seen > REPORT_BYTES:
             self._kill("output_limit", "OutputLimitError", f"the result is larger than {REPORT_BYTES >> 20} MB")
-        elif self.disk and self.free_at_start - _free_bytes(self.disk) > limits.disk_mb << 20:
+        elif self.bounds.disk and self.free_at_start - _free_bytes(self.bounds.disk) > limits.disk_mb << 20:
             self._kill("disk", "DiskLimitError", f"more than {limits.disk_mb} MB of files were written")
 
     def _give_template_up(self, why: str) -> None:

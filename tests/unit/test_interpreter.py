@@ -21,7 +21,7 @@ Run = Callable[..., Execution]
 
 @pytest.fixture(scope="module")
 def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
-    limits = Limits(timeout_s=2, memory_mb=400, file_mb=4, stdout_kb=8, flood_mb=2)
+    limits = Limits(timeout_s=20, memory_mb=400, file_mb=4, stdout_kb=8, flood_mb=2)
     made = Interpreter(limits, scratch=tmp_path_factory.mktemp("scratch"))
     yield made
     made.close()
@@ -102,7 +102,7 @@ def test_success(run: Run, code: str, result: str, stdout: str) -> None:
         pytest.param("import os\nos.symlink('../..', 'x')", "security", "SecurityError", 2, id="symlink-out"),
         pytest.param("import os\nos.kill(os.getppid(), 0)", "security", "SecurityError", 2, id="signal"),
         pytest.param("import ctypes\nctypes.CDLL(None).system", "security", "SecurityError", 2, id="ctypes"),
-        pytest.param("while True:\n    pass", "timeout", "TimeoutError", 1, id="spin"),
+        pytest.param("while True: pass", "timeout", "TimeoutError", 1, id="spin"),
         pytest.param("import time\nx = 1\ntime.sleep(60)", "timeout", "TimeoutError", 3, id="sleep"),
         pytest.param("bytearray(10 ** 10)", "memory", "MemoryError", 1, id="memory"),
         pytest.param("open('a', 'wb').write(bytes(8 << 20))", "disk", "OSError", 1, id="file-size"),
@@ -114,7 +114,8 @@ def test_success(run: Run, code: str, result: str, stdout: str) -> None:
     ],
 )
 def test_failure(run: Run, code: str, type_: str, name: str, line: int | None) -> None:
-    execution = run(f"print('before')\n{code}" if type_ != "syntax" else code)
+    deadline_s = 1.5 if type_ == "timeout" else None
+    execution = run(f"print('before')\n{code}" if type_ != "syntax" else code, deadline_s=deadline_s)
     assert not execution.success
     assert execution.error is not None
     assert (execution.error.type, execution.error.name) == (type_, name), execution
@@ -157,7 +158,7 @@ def test_warnings_are_told_apart_from_stderr(run: Run) -> None:
 def test_figures_come_back_as_png(interpreter: Interpreter) -> None:
     code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.figure()\nplt.plot([2, 1])\nplt.show()"
     completed = interpreter.run(code)
-    assert completed.execution.warnings == ""
+    assert (completed.execution.warnings, completed.execution.violations) == ("", [])
     assert [rich.mime_type for rich in completed.rich] == ["image/png"] * 2
     data = completed.rich[0].data
     assert data.startswith(b"\x89PNG")
@@ -351,7 +352,7 @@ def test_the_deadline_of_the_platform_holds_where_it_is_smaller(run: Run) -> Non
     execution = run("while True: pass", deadline_s=0.3)
     assert execution.error is not None
     assert execution.error.type == "timeout"
-    assert execution.usage.wall_ms < 1900, "the configured limit is 2 s"
+    assert execution.usage.wall_ms < 10_000, "the configured limit is 20 s"
 
 
 def test_a_hundred_calls_leave_nothing_behind(interpreter: Interpreter, run: Run) -> None:

@@ -19,7 +19,7 @@ from tools import Tools, build_server
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    interpreter = Interpreter(Limits(timeout_s=5), scratch=tmp_path_factory.mktemp("scratch"))
+    interpreter = Interpreter(Limits(timeout_s=20), scratch=tmp_path_factory.mktemp("scratch"))
     yield build_server(Tools(lambda: interpreter))
     interpreter.close()
 
