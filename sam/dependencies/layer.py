@@ -336,7 +336,9 @@ def size_table(target: Path, facts: Facts, largest: int = 12) -> str:
     """The largest top-level entries, the rest, the function, and what is left of the limit, in MiB."""
     entries = {path.name: size_of(path) if path.is_dir() else path.stat().st_size for path in target.iterdir()}
     by_size = sorted(entries.items(), key=lambda item: (-item[1], item[0]))
-    rows = [*by_size[:largest], (f"{len(by_size) - largest} more", sum(size for _, size in by_size[largest:]))]
+    rows = by_size[:largest]
+    if rest := by_size[largest:]:
+        rows.append((f"{len(rest)} more", sum(size for _, size in rest)))
     rows += [("the layer", facts.layer_bytes), ("the function", facts.function_bytes)]
     rows += [("left of Lambda's 250", LIMIT_BYTES - facts.layer_bytes - facts.function_bytes)]
     head = f"{'MiB':>8}  {facts.arch}, Python {facts.python}"
