@@ -78,6 +78,10 @@ doctor: .venv/.ready ## what is wrong with the endpoint and its function, and th
 tune: .venv/.ready ## memory from a few measured sizes (python -m ops tune --help: timeout, concurrency)
 	@$(PY) -m ops tune memory
 
+.PHONY: bench
+bench: .venv/.ready ## the performance figures, each against a peer in the same run
+	@$(PY) -m tests.bench
+
 .PHONY: clean
 clean: ## remove what the other targets made, but not the configuration
 	rm -rf .venv .tools out .aws-sam .pytest_cache .mypy_cache .ruff_cache
