@@ -1,0 +1,88 @@
+"""The main job as a person runs it: `python -m check`, its one screen, its page and its exit codes."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from check.steps import GRAVITY, Step, gravest
+from check.verdict import rows
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Links(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attrs if (tag, name) == ("a", "href") and value]
+
+
+@pytest.mark.alone
+def test_the_main_job_passes_and_its_page_links_every_report(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "check", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("protocol", "tools", "security", "load", "cold starts", "logs and cost", "confinement"):
+        assert any(line.startswith(name) for line in done.stdout.splitlines()), name
+    assert "verdict: pass" in done.stdout
+    links = Links()
+    links.feed((tmp_path / "index.html").read_text())
+    assert len(links.found) > 10
+    assert all((tmp_path / link).is_file() for link in links.found)
+    counted = json.loads((tmp_path / "report" / "summary.json").read_text())["invocations"]
+    sent = len((tmp_path / "load" / "requests.jsonl").read_text().splitlines())
+    assert counted > sent, "the logs are of this very run"
+
+
+def test_a_dead_endpoint_is_3_and_not_1(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "check", "http://127.0.0.1:9/lambda/mcp/", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "cannot be reached" in done.stdout
+    assert (tmp_path / "index.html").exists()
+
+
+def test_interrupted_it_keeps_what_it_has_and_ends_what_it_started(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "check", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        while "cold starts" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert (tmp_path / "index.html").exists()
+    left = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True).stdout
+    assert left == "", "nothing it started goes on"
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"),
+    [
+        pytest.param([0, 0], 0, id="all-pass"),
+        pytest.param([0, 4, 1], 1, id="a-failure-speaks-louder-than-doubt"),
+        pytest.param([1, 3], 3, id="unreachable"),
+        pytest.param([0, -11], 2, id="a-crash"),
+        pytest.param([], 4, id="nothing-ran"),
+    ],
+)
+def test_the_gravest_code_speaks_for_the_whole(codes: list[int], code: int) -> None:
+    assert gravest(codes) == code
+    assert set(GRAVITY) == {0, 1, 2, 3, 4, 5, 130}
+
+
+def test_a_step_that_left_nothing_is_told(tmp_path: Path) -> None:
+    step = Step("load", "python -m load", 2, 1.0, tmp_path / "load")
+    (row, _layers) = rows({"load": step}, {})
+    assert (row.standing, row.figures) == ("fail", "usage or configuration")
