@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from load.percentiles import distribution
 from load.report import CLOSED_LOOP, latency_cells, observed, shown_groups
@@ -39,7 +39,9 @@ table { border-collapse: collapse; width: 100%; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); }
 th { text-align: left; font-weight: 600; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 tr.total { background: var(--soft); } .wide { overflow-x: auto; } .note { opacity: .75; }
-figure { margin: 0; } svg { width: 100%; height: auto; } code { font-size: .92em; }
+figure { margin: 0; overflow-x: auto; } svg { width: 100%; min-width: 44rem; height: auto; } code { font-size: .92em; }
+th, td { white-space: nowrap; } td:last-child:not(.n) { white-space: normal; min-width: 15rem; }
+.says { display: inline-block; white-space: normal; min-width: 15rem; max-width: 36rem; }
 """
 
 
@@ -166,10 +168,14 @@ def _stages(summary: Summary) -> str:
 
 def _errors(summary: Summary) -> str:
     rows = [
-        (escape(kind.outcome), str(kind.count), escape(kind.error), escape(kind.example_request_id or ""))
+        (escape(kind.outcome), str(kind.count), _says(kind.error), escape(kind.example_request_id or ""))
         for kind in summary.errors
     ]
     return _table(("outcome", "count", "says", "example request id"), rows, {1})
+
+
+def _says(text: str) -> str:
+    return f"<span class='says'>{escape(text)}</span>"
 
 
 def _figure(title: str, draw: Callable[[Axes], bool]) -> str:
@@ -289,6 +295,7 @@ def _plot_open(axes: Axes, rows: Sequence[Row]) -> bool:
         seen_s = sorted(first_answers.values())
         x, y = [*seen_s, moments[-1]], [*range(1, len(seen_s) + 1), len(seen_s)]
         axes.step(x, y, where="post", color=COLOURS["cold"], label="environments that had answered")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("time, s")
     axes.set_ylim(bottom=0)
     _legend(axes)
@@ -300,15 +307,15 @@ def _seconds(last_s: float) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 
 def _log_ms(axes: Axes) -> None:
-    """Latency on a log scale with plain numbers; in between ones too when the range is less than a power of ten."""
+    """Latency on a log scale with plain numbers, as many as the range has room for."""
     axes.set_yscale("log")
     axes.set_ylabel("latency, ms")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     low, high = axes.get_ylim()
-    if high / low < 10:
-        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    else:
-        axes.yaxis.set_minor_formatter(NullFormatter())
+    decades = np.log10(high / low)
+    subs = (1.0,) if decades > 4 else (1.0, 2.0, 5.0) if decades > 0.7 else tuple(np.arange(1.0, 10.0))
+    axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=20))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend(axes: Axes) -> None:
