@@ -42,7 +42,8 @@ class Marker:
         return (
             f"A, B, N = {self.a}, {self.b}, {self.nonce!r}; RC = A % 100 + 7; "
             "leaked = lambda what='', a=A, b=B: print(f'LEAKED:{a * b}:{what}', flush=True); "
-            "unsupported = lambda why: print('UNSUPPORTED:' + why)\n"
+            "unsupported = lambda why: (print('UNSUPPORTED:' + why, flush=True), "
+            "(_ for _ in ()).throw(NotImplementedError(why)))\n"
         )
 
 
