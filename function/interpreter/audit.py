@@ -7,6 +7,7 @@ The hook body uses only what it captured before user code ran, so patched builti
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -73,13 +74,19 @@ _NETWORK = (
     "socket.getservbyname",
     "socket.sethostname",
 )
-# C functions that make processes, sockets or signals. numpy, scipy and threadpoolctl need ctypes, so ctypes stays.
+# C functions that make processes, sockets, signals or shared memory, under all their names, and the loader's own
+# look-up that would give them under another. numpy, scipy and threadpoolctl need ctypes, so ctypes stays.
 _C_SYMBOLS = frozenset(
-    "system popen execl execlp execle execv execve execvp execvpe fexecve fork vfork clone clone3 posix_spawn "
-    "posix_spawnp syscall ptrace process_vm_readv process_vm_writev socket connect bind sendto sendmsg getaddrinfo "
-    "gethostbyname kill killpg tgkill open open64 openat openat64 creat fopen fopen64 mount umount unshare setns "
-    "chroot prctl dlopen".split()
+    "system __libc_system popen execl execlp execle execv execve execvp execvpe fexecve fork __fork _Fork __libc_fork "
+    "vfork forkpty daemon clone clone3 posix_spawn __posix_spawn posix_spawnp wordexp syscall ptrace process_vm_readv "
+    "process_vm_writev socket connect bind sendto sendmsg getaddrinfo gethostbyname if_nameindex kill killpg tgkill "
+    "pidfd_open pidfd_send_signal pidfd_getfd prlimit prlimit64 setpriority sched_setaffinity sched_setscheduler "
+    "sched_setparam ioprio_set open open64 openat openat64 creat fopen fopen64 freopen freopen64 shm_open shmget shmat "
+    "shmctl semget msgget memfd_create mount umount unshare setns chroot prctl dlopen dlmopen dlsym dlvsym "
+    "__libc_dlsym __libc_dlopen_mode mprotect pkey_mprotect".split()
 )
+# Modules that were replaced in part; made anew they would have their originals again.
+_NOT_ANEW = frozenset(("posix", "_posixsubprocess", "_socket", "_cffi_backend", "_imp", "_ctypes"))
 
 
 def install(policy: Policy, violations: list[str]) -> None:
@@ -99,19 +106,24 @@ def install(policy: Policy, violations: list[str]) -> None:
             raise error(operation)
 
     _refuse_unaudited(violations)
+    _authorize_databases(policy, violations)
     sys.addaudithook(hook)
+    gc.freeze()  # what makes up the hook is then not among gc.get_objects() and get_referrers()
 
 
 def _refuse_unaudited(violations: list[str]) -> None:
     """Replace what raises no event of its own: a new process by name, native code by cffi, another's scheduling.
 
-    Only the first to speak, as the hook is; RLIMIT_NPROC and seccomp hold it where it is circumvented.
+    Only the first to speak, as the hook is; RLIMIT_NPROC and seccomp hold it where it is circumvented. A replacement
+    holds no original: a closure could be looked into.
     """
+    import _imp
     import _posixsubprocess
     import posix
+    import socket
     import subprocess
 
-    own, error = os.getpid(), SecurityError
+    error = SecurityError
 
     def refuse(name: str) -> Callable[..., Any]:
         def refused(*_args: object, **_more: object) -> Any:
@@ -120,31 +132,61 @@ def _refuse_unaudited(violations: list[str]) -> None:
 
         return refused
 
-    def own_only(name: str, original: Callable[..., Any], position: int) -> Callable[..., Any]:
-        refused = refuse(name)
-
-        def checked(*args: Any) -> Any:
-            return original(*args) if len(args) > position and args[position] in (0, own) else refused()
-
-        checked.__name__ = name
-        return checked
-
     subprocess._fork_exec = _posixsubprocess.fork_exec = refuse("_posixsubprocess.fork_exec")  # type: ignore[attr-defined]
-    for name, position in (
-        ("setpriority", 1),
-        ("sched_setaffinity", 0),
-        ("sched_setscheduler", 0),
-        ("sched_setparam", 0),
+    for name in (
+        "setpriority",
+        "sched_setaffinity",
+        "sched_setscheduler",
+        "sched_setparam",
+        "pidfd_open",
+        "unshare",
+        "setns",
     ):
-        setattr(posix, name, own_only(f"os.{name}", getattr(posix, name), position))
-        setattr(os, name, getattr(posix, name))
-    for name in ("pidfd_open", "unshare", "setns"):
-        if hasattr(posix, name):
-            setattr(posix, name, refuse(f"os.{name}"))
-            setattr(os, name, getattr(posix, name))
+        for module in (posix, os):
+            if hasattr(module, name):
+                setattr(module, name, refuse(f"os.{name}"))
+    for name in ("if_nameindex", "if_nametoindex", "if_indextoname"):
+        for module in (socket, sys.modules["_socket"]):
+            setattr(module, name, refuse(f"socket.{name}"))
     backend = sys.modules.get("_cffi_backend")  # the templates import it, so that this holds for every import of it
     if backend is not None:
         backend.load_library = refuse("cffi.dlopen")  # type: ignore[attr-defined]
+    sys.modules["readline"] = None  # type: ignore[assignment]  # writes files by name without an event
+    for name in ("create_builtin", "create_dynamic"):
+        setattr(_imp, name, _once(getattr(_imp, name), refuse(f"_imp.{name}")))
+
+
+def _authorize_databases(policy: Policy, violations: list[str]) -> None:
+    """ATTACH and VACUUM INTO open files in C without an event, so each connection gets SQLite's own authorizer."""
+    import _sqlite3
+    import sqlite3
+
+    connect, writable = sqlite3.connect, _within(policy.writable)
+    absolute = os.path.abspath
+
+    def attaches(action: int, target: str | None, *_: Any) -> int:
+        if action != sqlite3.SQLITE_ATTACH or target in ("", ":memory:", None) or writable(absolute(target)):
+            return sqlite3.SQLITE_OK
+        violations.append(f"sqlite3.attach({target!r})")
+        return sqlite3.SQLITE_DENY
+
+    def authorized(*args: Any, **more: Any) -> Any:
+        connection = connect(*args, **more)
+        connection.set_authorizer(attaches)
+        return connection
+
+    for module in (_sqlite3, sqlite3, sqlite3.dbapi2):
+        module.connect = authorized  # type: ignore[attr-defined]
+
+
+def _once(create: Callable[..., Any], refused: Callable[..., Any]) -> Callable[..., Any]:
+    """`_imp.create_*` but for the modules that were changed in part. Its original makes no process by itself."""
+    not_anew = _NOT_ANEW
+
+    def checked(spec: Any, *more: Any) -> Any:
+        return refused() if spec.name in not_anew else create(spec, *more)
+
+    return checked
 
 
 Check = Callable[[tuple[Any, ...]], str | None]

@@ -191,9 +191,11 @@ class Interpreter:
 
     def _watch(self, kind: str, request: dict[str, Any], bounds: Bounds) -> Watched:
         """See a child through; a template that is lost before it forked is replaced once."""
+        template = self._template(kind)
         try:
-            return watch(self._template(kind), request, bounds)
+            return watch(template, request, bounds)
         except TemplateLost:
+            template.close()  # waits for its end, so that the next look finds it gone
             return watch(self._template(kind), request, bounds)
 
     def _bounds(self, call: _Call, run_dir: str) -> Bounds:

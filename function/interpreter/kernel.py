@@ -34,7 +34,7 @@ _X86_64 = {
     "open_by_handle_at": 304, "clock_adjtime": 305, "setns": 308, "process_vm_readv": 310, "process_vm_writev": 311,
     "kcmp": 312, "finit_module": 313, "sched_setattr": 314, "seccomp": 317, "memfd_create": 319,
     "kexec_file_load": 320, "bpf": 321, "execveat": 322, "userfaultfd": 323, "socket": 41, "connect": 42,
-    "bind": 49, "listen": 50, "socketpair": 53, "sendto": 44,
+    "bind": 49, "listen": 50, "socketpair": 53, "sendto": 44, "ioprio_set": 251,
 }  # fmt: skip
 _AARCH64 = {
     "clone": 220, "execve": 221, "kill": 129, "shmget": 194, "shmctl": 195, "shmat": 196, "semget": 190,
@@ -50,7 +50,7 @@ _AARCH64 = {
     "prlimit64": 261, "name_to_handle_at": 264, "open_by_handle_at": 265, "clock_adjtime": 266, "setns": 268,
     "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272, "finit_module": 273, "sched_setattr": 274,
     "seccomp": 277, "memfd_create": 279, "bpf": 280, "execveat": 281, "userfaultfd": 282, "kexec_file_load": 294,
-    "socket": 198, "connect": 203, "bind": 200, "listen": 201, "socketpair": 199, "sendto": 206,
+    "socket": 198, "connect": 203, "bind": 200, "listen": 201, "socketpair": 199, "sendto": 206, "ioprio_set": 30,
 }  # fmt: skip
 # Since Linux 5.1 new calls have the same number everywhere.
 _COMMON = {

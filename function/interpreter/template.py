@@ -132,13 +132,15 @@ def readable_directories(matplotlib: Path) -> tuple[str, ...]:
         "/proc/cpuinfo",
         "/proc/meminfo",
         "/proc/stat",
+        "/proc/self/maps",
         "/proc/self/status",
         "/proc/self/statm",
         "/proc/self/stat",
         "/sys/fs/cgroup",
         "/sys/devices/system/cpu",
     )
-    loader = tuple(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")))
+    named = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
+    loader = [directory for directory in named if not directory.startswith(str(ROOT))]  # Lambda's names the task root
     venv = (sys.prefix + "/lib", sys.base_prefix + "/lib", sys.prefix + "/pyvenv.cfg")
     return tuple(sorted({*libraries, *loader, *venv, *system, str(matplotlib)}))
 

@@ -17,11 +17,12 @@ import select
 import signal
 import socket
 import sys
+import types
 from typing import Any
 
 # What every child would import anyway, imported once. cffi's backend is there so that the audit layer can close its way
 # into C, which raises no event.
-BARE = ("ctypes", "socket", "subprocess", "tempfile", "threading", "traceback", "_cffi_backend")
+BARE = ("ctypes", "socket", "sqlite3", "subprocess", "tempfile", "threading", "traceback", "_cffi_backend")
 DESCRIPTORS = 6  # request, stdout, stderr, report, trace: the child's; status: ours
 
 
@@ -29,9 +30,11 @@ def main(control_fd: int, config: dict[str, Any]) -> None:
     sys.path[:] = config["sys_path"]
     sys.executable = config["executable"]  # this process may run from a copy that is gone
     sys.path.insert(0, config["root"])
-    from interpreter import child, confinement
+    from interpreter import audit, child, confinement, kernel, outputs
 
     sys.path.remove(config["root"])
+    for module in (audit, child, confinement, kernel, outputs):
+        _without_source(module)
     confinement.become_subreaper()
     control = socket.socket(fileno=control_fd)
     template = Template(control, child.main, confinement.sweep_orphans)
@@ -44,6 +47,21 @@ def main(control_fd: int, config: dict[str, Any]) -> None:
     gc.collect()
     gc.freeze()  # shared pages stay shared: the collector does not touch what was there before the fork
     template.serve()
+
+
+def _without_source(module: Any) -> None:
+    """Give our functions a file name that no traceback tries to read: the code may not, and would be told so."""
+    name = f"<{module.__name__}>"
+    for value in list(vars(module).values()):
+        methods = vars(value).values() if isinstance(value, type) else (value,)
+        for function in methods:
+            if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
+                function.__code__ = _renamed(function.__code__, name)
+
+
+def _renamed(code: types.CodeType, name: str) -> types.CodeType:
+    constants = tuple(_renamed(one, name) if isinstance(one, types.CodeType) else one for one in code.co_consts)
+    return code.replace(co_filename=name, co_consts=constants)
 
 
 class Template:
