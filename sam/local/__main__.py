@@ -13,6 +13,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from .aws import Aws, is_aws_request
 from .cpu import FULL_VCPU_MB, Share, shares
 from .environment import INIT_LIMIT_S, Site
 from .functions import Clock, Functions, release_as_deployed
@@ -156,15 +157,11 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.socket) -> int:
-    from .aws import Aws, is_aws_request
-
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[int] = loop.create_future()
     _stop_on_signals(stopping)
-    # moto takes most of a second to import; the host is tried out meanwhile.
-    aws_task = asyncio.create_task(asyncio.to_thread(Aws, stack))
+    aws = Aws(stack)
     probed = await _probe(options, stack.code_dir)
-    aws = await aws_task
     writer = LogWriter(aws.deliver)
     site = Site(
         host=probed,

@@ -19,7 +19,6 @@ from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
-from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from . import metrics
 from .lambda_api import CODE_PATH, LambdaApi
@@ -44,35 +43,20 @@ class Aws:
     """Holds logs, metrics and moto's part of the account, and answers for all of it once it has its `lambda_api`."""
 
     def __init__(self, stack: Stack) -> None:
-        # Imported here: moto takes most of a second, and reading a template should not.
-        from moto.awslambda.models import lambda_backends
-        from moto.core.models import DEFAULT_ACCOUNT_ID
-        from moto.iam.models import iam_backends
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-
-        if DEFAULT_ACCOUNT_ID != ACCOUNT_ID:
-            raise RuntimeError(f"moto's account is {DEFAULT_ACCOUNT_ID}, the stack's is {ACCOUNT_ID}")
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self.logs = LogStore()
         self.metrics = metrics.MetricStore()
         self.lambda_api: LambdaApi | None = None
         self._logs_api = LogsApi(self.logs, stack.region)
-        self._app = DomainDispatcherApplication(create_backend_app)
         self._stack = stack
         self._region = stack.region
-        self._lambda = lambda_backends[ACCOUNT_ID][stack.region]
+        self._moto: Any = None
         self._lock = threading.Lock()  # moto is not made for threads
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="aws")
         self.logs.create_group(stack.log_group, stack.log_retention_days)
-        self._role = iam_backends[ACCOUNT_ID]["aws"].create_role(
-            f"{stack.function_name}-Role", "{}", "/", None, "logs only", [], None
-        )
-        self._mirror_function()
-        _replace_metrics(self.metrics)
 
     @property
     def role_arn(self) -> str:
-        return str(self._role.arn)
+        return f"arn:aws:iam::{ACCOUNT_ID}:role/{self._stack.function_name}-Role"
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -109,24 +93,42 @@ class Aws:
 
     # -- moto ---------------------------------------------------------------------------------------------------
 
-    def _mirror_function(self) -> None:
-        """So that moto has something to attach a policy or a tag to."""
+    def _start_moto(self) -> Any:
+        """moto with the function's role, and the function itself, so that it has something to attach a policy to.
+
+        Once something is asked of it: it takes most of a second to import, and most stacks need nothing of it.
+        """
+        from moto.awslambda.models import lambda_backends
+        from moto.core.models import DEFAULT_ACCOUNT_ID
+        from moto.iam.models import iam_backends
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+        if DEFAULT_ACCOUNT_ID != ACCOUNT_ID:
+            raise RuntimeError(f"moto's account is {DEFAULT_ACCOUNT_ID}, the stack's is {ACCOUNT_ID}")
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
         stack = self._stack
+        iam_backends[ACCOUNT_ID]["aws"].create_role(
+            f"{stack.function_name}-Role", "{}", "/", None, "logs only", [], None
+        )
         code = io.BytesIO()
         with zipfile.ZipFile(code, "w") as archive:
             archive.writestr("README", "The code is read from the directory that CodeUri names.")
-        self._lambda.create_function(
+        lambda_backends[ACCOUNT_ID][stack.region].create_function(
             {
                 "FunctionName": stack.function_name,
                 "Runtime": stack.runtime,
-                "Role": self._role.arn,
+                "Role": self.role_arn,
                 "Handler": stack.handler,
                 "Code": {"ZipFile": base64.b64encode(code.getvalue()).decode()},
                 "Publish": False,
             }
         )
+        _replace_metrics(self.metrics)
+        return DomainDispatcherApplication(create_backend_app)
 
     def _ask_moto(self, request: web.BaseRequest, body: bytes) -> web.Response:
+        from werkzeug.test import EnvironBuilder, run_wsgi_app
+
         headers = [(name, self._in_our_region(name, value)) for name, value in request.headers.items()]
         builder = EnvironBuilder(
             path=unquote(request.raw_path.partition("?")[0]),
@@ -138,7 +140,9 @@ class Aws:
         )
         environ = builder.get_environ()
         with self._lock:
-            app = self._app.get_application(environ)
+            if self._moto is None:
+                self._moto = self._start_moto()
+            app = self._moto.get_application(environ)
             chunks, status, answer_headers = run_wsgi_app(app, environ, buffered=True)
             data = b"".join(chunks)
         kept = [

@@ -126,6 +126,7 @@ class Function:
         self._draw = draw
         self._provisioned: dict[str, tuple[int, float]] = {}  # by qualifier: how many, since when
         self._published = 0
+        self._published_revision = ""
         self.snapshot: asyncio.Task[Environment] | None = None  # of the version published last
 
     @property
@@ -297,10 +298,10 @@ class Function:
                 f"CodeSHA256 ({asked['CodeSha256']}) is different from current CodeSHA256 in $LATEST "
                 f"({latest.code.sha256}). Please try again with the CodeSHA256 in $LATEST."
             )
-        last = self.versions.get(str(self._published))
-        if last is not None and (replace(last.stack, version=LATEST), last.code) == (latest.stack, latest.code):
-            return self.configuration(last.stack.version)
+        if str(self._published) in self.versions and self._published_revision == latest.revision_id:
+            return self.configuration(str(self._published))
         self._published += 1
+        self._published_revision = latest.revision_id
         number = str(self._published)
         description = asked.get("Description") or latest.description
         version = Version(replace(latest.stack, version=number), latest.code, description, self._clock.now())
