@@ -308,7 +308,7 @@ def _bench_of(
     account: Account, name: str, args: argparse.Namespace, around: Surroundings
 ) -> AbstractContextManager[Bench]:
     client = lambda_client(account)
-    if args.in_place or account.is_local:
+    if args.in_place:
         around.say(f"Measuring {name} itself; its memory is restored at the end.")
         return in_place(client, name)
     copy_name = f"{name[:48]}-tune-{secrets.token_hex(4)}"

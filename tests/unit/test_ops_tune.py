@@ -86,8 +86,9 @@ class FakeLambda:
         self.functions[FunctionName] |= changes
         self.cold.add(FunctionName)
 
-    def invoke(self, FunctionName, LogType, Payload):
+    def invoke(self, FunctionName, LogType, Payload, TenantId=None):
         memory = self.functions[FunctionName]["MemorySize"]
+        assert (TenantId is not None) == ("TenancyConfig" in self.functions[FunctionName])
         self.invocations.append((FunctionName, memory))
         if self.interrupt_at == len(self.invocations):
             raise KeyboardInterrupt
@@ -212,6 +213,14 @@ def test_a_copy_is_measured_and_deleted_and_the_live_function_never_touched(at):
     assert {name for name, _ in client.invocations} == {f"{NAME}-tune-1"}
 
 
+def test_a_function_that_keeps_tenants_apart_is_invoked_for_one_of_ours_and_its_copy_keeps_none():
+    client = FakeLambda(cpu_ms=100)
+    client.functions[NAME]["TenancyConfig"] = {"TenantIsolationMode": "PER_TENANT"}
+    assert advised(client).chosen_mb
+    with copied(client, NAME, "copy", lambda url: b"zip", lambda _: None) as made:
+        assert made.shoot(PAYLOAD[0]).failure is None
+
+
 def test_a_copy_has_the_layers_of_the_original():
     client = FakeLambda()
     with copied(client, NAME, "copy", lambda url: b"zip", lambda _: None):
@@ -322,6 +331,7 @@ def test_a_setting_is_written_and_nothing_else_changed(tmp_path, before, after):
 def test_the_command_tunes_writes_files_and_applies(tmp_path, monkeypatch):
     client = FakeLambda(cpu_ms=2000)
     monkeypatch.setattr(tune, "lambda_client", lambda account: client)
+    monkeypatch.setattr(tune, "_download", lambda url: b"zip")
     settings = tmp_path / "environment.sh"
     settings.write_text("export P_FN_MEMORY=1024\n")
     around = Surroundings(lambda: datetime(2026, 11, 24, tzinfo=UTC), UTC, out=io.StringIO(), err=io.StringIO())
