@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 from pathlib import Path
@@ -31,6 +32,18 @@ def elf(*, offset: int = 0x1000, address: int = 0x1000, align: int = 0x1000, in_
 )
 def test_what_the_loader_would_refuse(content: bytes, loads: bool) -> None:
     assert layer.loadable(content) == loads
+
+
+def pins(file: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", file.read_text(), re.MULTILINE))
+
+
+def test_what_is_deployed_is_what_is_tested() -> None:
+    deployed, tested = pins(layer.PINS), pins(layer.ROOT / "requirements" / "dev.txt")
+    assert {"numpy", "pandas", "mcp"} <= set(deployed)
+    assert {name: version for name, version in deployed.items() if tested.get(name) != version} == {}
+    listed = re.findall(r"^([a-z-]+)", (layer.HERE / "requirements.in").read_text(), re.MULTILINE)
+    assert set(listed) <= set(deployed)
 
 
 def test_a_library_that_would_not_load_fails_the_build(tmp_path: Path) -> None:
