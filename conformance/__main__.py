@@ -4,16 +4,18 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from conformance import exits
+from conformance import baseline, exits
 from conformance.plugin import PARTS, Refused, preflight
-from conformance.report import coverage, progress, results, terminal
-from conformance.target import UsageFault, read_target
+from conformance.report import coverage, formats, progress, results, scorecard_compare, terminal
+from conformance.stdio import bridged
+from conformance.target import UsageFault, read_target, read_target_file
 
 PACKAGE = Path(__file__).parent
 # Plugins that happen to be installed and patch the process, or cost time (unraisableexception collects garbage at the
@@ -36,7 +38,11 @@ examples:
   python -m conformance URL --header Authorization=@token.txt
   python -m conformance URL --header x-api-key=env:STAGING_KEY --profile kernel --full
   python -m conformance URL --smoke
+  python -m conformance URL --baseline known-failures.yaml
+  python -m conformance --target mine.yaml --only security
   python -m conformance requirements
+  python -m conformance compare out/conformance-A out/conformance-B
+  python -m conformance report out/conformance-20261124T061500Z
 
 exit codes: 0 pass, 1 a check failed, 2 usage, 3 unreachable or credentials refused, 4 nothing was judged,
             5 stale baseline, 130 interrupted
@@ -51,7 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("endpoint", nargs="?", metavar="URL", help="the endpoint, or the word `requirements`")
+    parser.add_argument("endpoint", nargs="?", metavar="URL", help="the endpoint; or `requirements`, or `report DIR`")
+    parser.add_argument("folder", nargs="?", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--only", choices=PARTS, help="one part of the suite")
     parser.add_argument("-k", dest="keyword", metavar="EXPRESSION", help="checks whose name matches, as in pytest")
     parser.add_argument("--smoke", action="store_true", help="only the three checks of the deployment test")
@@ -62,6 +69,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-n", dest="workers", type=int, default=0, metavar="N", help="run in N processes")
     parser.add_argument("--strict", action="store_true", help="SHOULD and derived requirements fail the run too")
     parser.add_argument("--full", action="store_true", help="also run what can make an endpoint slow or ill")
+    parser.add_argument("--target", type=Path, metavar="FILE", help="target.yaml of a foreign interpreter")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="known failures: a new one exits 1, a stale one 5"
+    )
+    parser.add_argument("--baseline-update", action="store_true", help="write the baseline from this run")
     parser.add_argument("--timeout", type=float, default=20.0, metavar="S", help="seconds for one answer (20)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where records and reports go (out/conformance-<time>)")
     parser.add_argument("--json", action="store_true", help="the report's summary as JSON on stdout")
@@ -70,6 +82,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code."""
+    if argv[:1] == ["compare"]:
+        return scorecard_compare.run(argv[1:])
     try:
         options = build_parser().parse_args(argv)
     except SystemExit as stop:
@@ -77,11 +91,49 @@ def run(argv: Sequence[str]) -> int:
     if options.endpoint == "requirements":
         print(coverage.render())
         return exits.PASS
+    if options.endpoint == "report":
+        return _report_again(options.folder or options.out)
+    try:
+        with _reachable(options):
+            return _judge(options)
+    except UsageFault as fault:
+        return _complain(fault, exits.USAGE)
+
+
+@contextmanager
+def _reachable(options: argparse.Namespace) -> Iterator[None]:
+    """Starts the target's server where it is one of stdio, and makes its URL the endpoint.
+
+    Raises:
+        UsageFault
+    """
+    file = read_target_file(options.target) if options.target else None
+    if file is None or not file.command:
+        yield
+        return
+    if options.endpoint:
+        raise UsageFault(f"{options.target} names a command, so there is no URL to give.")
+    with bridged(file.command, file.environment) as url:
+        options.endpoint = url
+        yield
+
+
+def _judge(options: argparse.Namespace) -> int:
     try:
         if options.workers < 0:
             raise UsageFault(f"-n {options.workers} must be 0 or more.")
+        if options.folder:
+            raise UsageFault(f"One URL at a time: {str(options.folder)!r} is left over.")
+        if options.baseline_update and not options.baseline:
+            raise UsageFault("--baseline-update needs --baseline FILE, the file to write.")
+        if options.baseline and not options.baseline_update:
+            baseline.read(options.baseline)
         target = read_target(
-            options.endpoint, profile=options.profile, headers=options.header, timeout_s=options.timeout
+            options.endpoint,
+            profile=options.profile,
+            headers=options.header,
+            timeout_s=options.timeout,
+            file=read_target_file(options.target) if options.target else None,
         )
         preflight(target)
     except UsageFault as fault:
@@ -94,6 +146,17 @@ def run(argv: Sequence[str]) -> int:
     code = _run_pytest(options, out.absolute())
     _report(out, as_json=options.json)
     return code
+
+
+def _report_again(out: Path | None) -> int:
+    """Makes the reports of a finished run again from its records."""
+    if out is None or not (out / "run.json").is_file():
+        return _complain(
+            UsageFault(f"{out} holds no run; give the directory of one, with run.json in it."), exits.USAGE
+        )
+    formats.write_all(out)
+    _report(out, as_json=False)
+    return exits.PASS
 
 
 def _complain(fault: Exception, code: int) -> int:
@@ -109,6 +172,9 @@ def _run_pytest(options: argparse.Namespace, out: Path) -> int:
         *(f"--header={header}" for header in options.header),
         *(f"--{name}" for name in ("full", "smoke") if getattr(options, name)),
         *(["--fail-warnings"] if options.strict else []),
+        *(["--target", str(options.target.absolute())] if options.target else []),
+        *(["--baseline", str(options.baseline.absolute())] if options.baseline else []),
+        *(["--baseline-update"] if options.baseline_update else []),
     ]
     if options.endpoint:
         arguments += ["--endpoint", options.endpoint]

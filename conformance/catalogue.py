@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
-ALIAS = re.compile(r"\b[A-Z]{1,2}2[56]\b|\bDOC\b")
+ALIAS = re.compile(r"\b[A-Z]{1,2}(?:2[456]|03|06)\b|\bDOC\b")
 REQUIREMENTS = Path(__file__).parent / "requirements"
 
 

@@ -5,6 +5,7 @@ It must not retry and must not decide whether a check passes.
 
 import json
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -12,6 +13,7 @@ from typing import cast
 from conformance.messages import (
     JSON_HEADERS,
     Era,
+    Judged,
     Reply,
     changed,
     encode,
@@ -20,10 +22,13 @@ from conformance.messages import (
     request_headers,
     request_message,
 )
-from conformance.target import Target
-from conformance.wire import Answer, Header, Request, WireError, exchange, standard_headers
+from conformance.records import Misfit
+from conformance.target import OUR_INTERPRETER, Interpreter, Target
+from conformance.wire import Answer, Header, Request, Unreachable, WireError, exchange, standard_headers
 
 EXCERPT_BYTES = 2000
+CONNECT_ATTEMPTS = 3
+CONNECT_PAUSE_S = 0.2
 
 
 @dataclass(slots=True)
@@ -33,6 +38,8 @@ class Client:
     target: Target
     session_id: str | None = None
     exchanges: list[dict[str, object]] = field(default_factory=list)
+    seen: dict[tuple[str, str], Misfit | None] = field(default_factory=dict)
+    retries: int = 0
 
     def send(
         self,
@@ -46,26 +53,25 @@ class Client:
         exact: Request | None = None,
         credentials: Sequence[Header] | None = None,
         half_close: bool = False,
+        session: bool = True,
     ) -> Answer:
         """Sends one HTTP request and returns its answer. `exact` is written as it is, without any added header;
-        `credentials` stand in for the target's own.
+        `credentials` stand in for the target's own. What names a version of the handshake era goes into our session,
+        where the endpoint has sessions, unless `session` is false or the headers name one.
 
         Raises:
             WireError
         """
         endpoint = self.target.endpoint
         if exact is None:
-            extra = [*headers, *(self.target.credentials if credentials is None else credentials)]
+            named = self._session_header(headers) if session else []
+            extra = [*headers, *named, *(self.target.credentials if credentials is None else credentials)]
             exact = Request(method, path or endpoint.path, standard_headers(endpoint, body, extra), body)
         record: dict[str, object] = {"request": self._curl(exact)}
         self.exchanges.append(record)
         try:
-            answer = exchange(
-                endpoint,
-                exact,
-                timeout_s=timeout_s or self.target.timeout_s,
-                allow_partial=allow_partial,
-                half_close=half_close,
+            answer = self._exchange(
+                exact, timeout_s or self.target.timeout_s, allow_partial=allow_partial, half_close=half_close
             )
         except WireError as error:
             record["error"] = self.target.redact(str(error))
@@ -77,6 +83,30 @@ class Client:
             "elapsed_ms": round(answer.elapsed_ms, 1),
         }
         return answer
+
+    def _session_header(self, headers: Sequence[Header]) -> list[Header]:
+        given = {name.lower(): value for name, value in headers}
+        version = given.get("mcp-protocol-version")
+        belongs = self.session_id and version not in (None, Era.MODERN) and "mcp-session-id" not in given
+        return [("Mcp-Session-Id", self.session_id)] if belongs and self.session_id else []
+
+    def _exchange(self, request: Request, timeout_s: float, *, allow_partial: bool, half_close: bool) -> Answer:
+        """One exchange. Only a connection that was never made is tried again: nothing can have run by it."""
+        for attempt in range(CONNECT_ATTEMPTS):
+            try:
+                return exchange(
+                    self.target.endpoint,
+                    request,
+                    timeout_s=timeout_s,
+                    allow_partial=allow_partial,
+                    half_close=half_close,
+                )
+            except Unreachable:
+                if attempt == CONNECT_ATTEMPTS - 1:
+                    raise
+                self.retries += 1
+                time.sleep(CONNECT_PAUSE_S)
+        raise AssertionError("the last attempt returns or raises")
 
     def call(
         self,
@@ -100,10 +130,27 @@ class Client:
         identity = next_id() if request_id is None else request_id
         body = encode(request_message(era, method, params, identity))
         sent = request_headers(era, method, params)
-        if era is Era.HANDSHAKE and self.session_id and method != "initialize":
+        if era is not Era.MODERN and self.session_id and method != "initialize":
             sent.append(("Mcp-Session-Id", self.session_id))
         answer = self.send(body, headers=changed(sent, headers or {}), path=path, timeout_s=timeout_s)
-        return read_reply(answer, era, method, identity, result_schema=result_schema)
+        reply = read_reply(answer, era, method, identity, result_schema=result_schema)
+        for fault in reply.judged:
+            self._note(fault)
+        return reply
+
+    def _note(self, judged: Judged) -> None:
+        """Keeps what a message was held against, and the first way in which it missed that."""
+        key = (judged.revision, judged.method)
+        if judged.fault is None or self.seen.get(key):
+            self.seen.setdefault(key, None)
+            return
+        self.seen[key] = Misfit(
+            revision=judged.revision,
+            method=judged.method,
+            message=self.target.redact(judged.fault),
+            got=self.target.redact(json.dumps(judged.got, ensure_ascii=False)[:1500]),
+            exchange=self.exchanges[-1],
+        )
 
     def tool(self, era: Era, name: str, arguments: Mapping[str, object], *, timeout_s: float | None = None) -> Reply:
         """Calls a tool in the manner of `era`."""
@@ -121,7 +168,7 @@ class Client:
         message = request_message(era, method, params, None)
         del message["id"]
         sent = request_headers(era, method, params)
-        if era is Era.HANDSHAKE and self.session_id:
+        if era is not Era.MODERN and self.session_id:
             sent.append(("Mcp-Session-Id", self.session_id))
         return self.send(encode(message), headers=changed(sent, headers or {}))
 
@@ -140,7 +187,7 @@ class Client:
         if request.body:
             parts += ["--data-binary", shlex.quote(self._excerpt(request.body))]
         origin = replace(self.target.endpoint, path=request.path).url
-        return " ".join([*parts, shlex.quote(origin)])
+        return " ".join([*parts, shlex.quote(self.target.redact(origin))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +201,8 @@ class Discovery:
     missing: Mapping[Era, str]
     tools: Mapping[str, Mapping[str, object]]
     session_id: str | None
+    retries: int = 0
+    interpreter: Interpreter = OUR_INTERPRETER
 
     def capabilities(self, era: Era) -> Mapping[str, object]:
         """The capabilities declared in that era."""
@@ -199,7 +248,34 @@ def discover(client: Client) -> Discovery:
     if session_id:
         client.session_id = session_id
         client.notify(Era.HANDSHAKE, "notifications/initialized")
-    return Discovery(eras, missing, _tools(client, eras), session_id)
+    return Discovery(eras, missing, _tools(client, eras), session_id, interpreter=client.target.interpreter)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """An older revision the endpoint agreed to: its InitializeResult and the session it minted for it, if any."""
+
+    result: Mapping[str, object]
+    session_id: str | None
+
+
+def agree(client: Client, revision: Era) -> Agreement | str:
+    """Offers a revision in a handshake of its own; returns the agreement, or what the endpoint said instead.
+
+    Raises:
+        WireError, Malformed
+    """
+    client.session_id = None
+    reply = client.call(revision, "initialize", initialize_params(str(revision)))
+    if reply.result is None:
+        return f"initialize was answered with {json.dumps(reply.error or reply.answer.status)[:200]}"
+    if reply.result.get("protocolVersion") != revision:
+        return f"it offers {reply.result.get('protocolVersion')}"
+    session_id = reply.answer.header("mcp-session-id")
+    if session_id:
+        client.session_id = session_id
+        client.notify(revision, "notifications/initialized")
+    return Agreement(reply.result, session_id)
 
 
 def _readable_result(client: Client, fault: AssertionError) -> Mapping[str, object]:

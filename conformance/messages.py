@@ -3,19 +3,16 @@
 It must not send anything and must not know which server answers.
 """
 
+import base64
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
-from pathlib import Path
 
-import jsonschema
-
+from conformance import schemas
 from conformance.wire import Answer, Header, json_messages
 
-SCHEMAS = Path(__file__).parent / "protocol" / "schemas"
 META = "io.modelcontextprotocol"
 JSON_HEADERS: tuple[Header, ...] = (
     ("Content-Type", "application/json"),
@@ -32,12 +29,19 @@ class Era(StrEnum):
     """How a request presents itself: by handshake, by per-request `_meta`, or not at all."""
 
     BARE = "bare"
+    FIRST = "2024-11-05"
+    MARCH = "2025-03-26"
+    JUNE = "2025-06-18"
     HANDSHAKE = "2025-11-25"
     MODERN = "2026-07-28"
 
 
+# The revisions before the newest of the handshake era: spoken by the same handshake, where the server agrees to them.
+OLDER = (Era.FIRST, Era.MARCH, Era.JUNE)
+
+
 class Malformed(AssertionError):
-    """A message broke the JSON-RPC envelope or its result schema; raised in any check, whatever it is about."""
+    """A message broke the JSON-RPC envelope; raised in any check, whatever it is about."""
 
     def __init__(self, message: str, got: object) -> None:
         super().__init__(message)
@@ -47,12 +51,32 @@ class Malformed(AssertionError):
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """One message held against the schema of its method; `fault` is None when it fits."""
+
+    revision: str
+    method: str
+    fault: str | None
+    got: object
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to one JSON-RPC request: the response message, and the notifications that came before it."""
+    """The answer to one JSON-RPC request: the response message, and the notifications that came before it.
+
+    `judged` tells how each of them fits its schema. A result that does not fit is no failure of the check that met it:
+    it is told once for the whole run, and that check cannot judge it.
+    """
 
     answer: Answer
     message: Mapping[str, object] | None
     notifications: tuple[Mapping[str, object], ...] = ()
+    judged: tuple[Judged, ...] = ()
+
+    @property
+    def misfit(self) -> str | None:
+        """The fault of the result, None when it fits."""
+        return next((one.fault for one in self.judged if one.fault and one.got is self.result), None)
 
     @property
     def result(self) -> dict[str, object] | None:
@@ -94,14 +118,24 @@ def request_message(
 def request_headers(era: Era, method: str, params: Mapping[str, object] | None) -> list[Header]:
     """The headers a client of that era sends with a request."""
     headers = list(JSON_HEADERS)
-    if era is Era.BARE or (era is Era.HANDSHAKE and method == "initialize"):
+    # The version header exists since 2025-06-18.
+    if era in (Era.BARE, Era.FIRST, Era.MARCH) or (era is not Era.MODERN and method == "initialize"):
         return headers
     headers.append(("MCP-Protocol-Version", str(era)))
     if era is Era.MODERN:
         headers.append(("Mcp-Method", method))
-        if method == "tools/call" and params and isinstance(params.get("name"), str):
-            headers.append(("Mcp-Name", str(params["name"])))
+        named = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}.get(method)
+        if named and params and isinstance(params.get(named), str):
+            headers.append(("Mcp-Name", header_value(str(params[named]))))
     return headers
+
+
+def header_value(text: str) -> str:
+    """A header value as 2026-07-28 "Value Encoding" wants it: as it is, or base64 where a header could not hold it."""
+    plain = all(" " <= character <= "~" for character in text) and text == text.strip()
+    if plain and not text.startswith("=?base64?"):
+        return text
+    return f"=?base64?{base64.b64encode(text.encode()).decode()}?="
 
 
 def changed(headers: Sequence[Header], changes: Mapping[str, str | list[str] | None]) -> list[Header]:
@@ -125,7 +159,7 @@ def read_reply(answer: Answer, era: Era, method: str, request_id: object, *, res
     """Reads the response to a request out of an answer.
 
     Raises:
-        Malformed: the body is not JSON, an envelope is broken, the id is another one, or a result misses its schema.
+        Malformed: the body is not JSON, an envelope is broken, or the id is another one.
     """
     if answer.body.strip() and answer.media_type not in ("application/json", "text/event-stream"):
         return Reply(answer, None)
@@ -149,9 +183,9 @@ def read_reply(answer: Answer, era: Era, method: str, request_id: object, *, res
             response = checked
     if response is not None:
         _check_id(response, request_id)
-        if "result" in response and result_schema:
-            check_result(era, method, response["result"])
-    return Reply(answer, response, tuple(notifications))
+    held = [*notifications, response] if response and "result" in response and result_schema else notifications
+    judged = tuple(filter(None, (_judged(era, method, one) for one in held)))
+    return Reply(answer, response, tuple(notifications), judged)
 
 
 def check_envelope(message: object, era: Era) -> Mapping[str, object]:
@@ -202,28 +236,20 @@ def _check_id(response: Mapping[str, object], request_id: object) -> None:
         raise Malformed(f"The response's id is {echoed!r}, the request's was {request_id!r}.", response)
 
 
-@cache
-def _validators(revision: str) -> dict[str, jsonschema.Draft202012Validator]:
-    path = SCHEMAS / f"{revision}.json"
-    document = json.loads(path.read_text(encoding="utf-8"))
-    return {
-        method: jsonschema.Draft202012Validator({"$defs": document["$defs"], "$ref": f"#/$defs/{name}"})
-        for method, name in document["results"].items()
-    }
+def revision_of(era: Era) -> str:
+    """The revision a message of that era is held against; a bare call is answered as in the handshake era."""
+    return str(Era.HANDSHAKE if era is Era.BARE else era)
 
 
-def check_result(era: Era, method: str, result: object) -> None:
-    """Checks a result against the schema of its method in that revision; methods without one are left alone.
-
-    Raises:
-        Malformed
-    """
-    revision = Era.MODERN if era is Era.MODERN else Era.HANDSHAKE
-    validator = _validators(str(revision)).get(method)
-    fault = next(iter(sorted(validator.iter_errors(result), key=str)), None) if validator else None
-    if fault is not None:
-        where = "/".join(map(str, fault.absolute_path)) or "the result"
-        raise Malformed(f"The {method} result does not fit its schema at {where}: {fault.message[:300]}", result)
+def _judged(era: Era, method: str, message: Mapping[str, object]) -> Judged | None:
+    """What a result or a notification was held against, None where the revision has no schema for it."""
+    revision = revision_of(era)
+    named = str(message["method"]) if "method" in message else method
+    if not schemas.is_known(revision, named):
+        return None
+    if "method" in message:
+        return Judged(revision, named, schemas.notification_fault(revision, message), message)
+    return Judged(revision, named, schemas.result_fault(revision, named, message["result"]), message["result"])
 
 
 def text_blocks(result: Mapping[str, object]) -> Iterator[str]:

@@ -4,33 +4,62 @@ It must not print findings (report/ does) and must not judge an endpoint (the ch
 """
 
 import json
+import re
 import sys
+from collections import defaultdict
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
 import pytest
 
-from conformance import exits
+from conformance import baseline, exits
 from conformance.catalogue import Level, load, strongest
-from conformance.client import Client, Discovery, discover
-from conformance.finding import NonConformance
-from conformance.messages import Era, Malformed
-from conformance.records import VERDICTS, CheckRecord, RunRecord, SecurityVerdict, Status, count, exit_code, read_checks
-from conformance.report import junit, results, terminal
-from conformance.target import Target, UsageFault, read_target
+from conformance.client import Agreement, Client, Discovery, agree, discover
+from conformance.finding import SERVED_BY, NonConformance
+from conformance.messages import OLDER, Era, Malformed
+from conformance.records import (
+    VERDICTS,
+    Baseline,
+    CheckRecord,
+    Misfit,
+    RunRecord,
+    SecurityVerdict,
+    Status,
+    count,
+    exit_code,
+    read_checks,
+)
+from conformance.report import formats, terminal
+from conformance.target import Target, UsageFault, read_target, read_target_file
 from conformance.wire import TimedOut, WireError
 
 PROPERTY = "conformance"
+SEEN_PROPERTY = "conformance-schema"
 CLIENT = pytest.StashKey[Client]()
 VERDICT = pytest.StashKey[SecurityVerdict]()
 RUN = pytest.StashKey["Run"]()
 TARGET = pytest.StashKey[Target]()
+# What a worker's discovery met, told with the first check that ends after it.
+PENDING = pytest.StashKey[Client | None]()
+# The one check that is no function: every result that any check receives is held against its schema.
+SCHEMA_CHECK = "conformance.protocol.schema.results_fit_their_schema"
+SCHEMA_IDS = {
+    "2024-11-05": "Z24-01",
+    "2025-03-26": "Z03-01",
+    "2025-06-18": "Z06-01",
+    "2025-11-25": "Z25-01",
+    "2026-07-28": "Z26-01",
+}
+for _id in SCHEMA_IDS.values():
+    SERVED_BY.setdefault(_id, []).append(SCHEMA_CHECK)
 # What a gateway says when the function behind it did not answer in time.
 COLD = {502, 503, 504}
 PREFLIGHT_ATTEMPTS = 3
+# Transport, authorization, and envelopes that are no JSON-RPC request: what a bridge from HTTP to stdio cannot show.
+HTTP_ALONE = re.compile(r"[TOA]\d\d-|B26-0[6789]|B25-0[24]|B0[36]-0[45]|V26-02|L26-13|X25-01")
 PARTS = ("protocol", "tools", "security")
 
 
@@ -48,6 +77,8 @@ class Run:
     strict: bool
     eras: dict[str, str]
     stream: TextIO
+    retries: int = 0
+    accepted: dict[str, str] | None = None
     interrupted: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     code: int = exits.INCONCLUSIVE
@@ -65,6 +96,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--smoke", action="store_true", help="only the three checks of the deployment test")
     group.addoption("--only", choices=PARTS, help="one part of the suite")
     group.addoption("--request-timeout", type=float, default=20.0, metavar="S", help="seconds for one answer")
+    group.addoption("--target", metavar="FILE", help="a target.yaml: how Python is run on a foreign interpreter")
+    group.addoption("--baseline", metavar="FILE", help="failures known and accepted; a new one is 1, a stale entry 5")
+    group.addoption("--baseline-update", action="store_true", help="write the baseline from this run")
     group.addoption("--results", metavar="DIR", help="where records and reports go")
 
 
@@ -75,6 +109,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def declare_markers(config: pytest.Config) -> None:
     """Tells pytest the suite's markers; whoever imports check modules under --strict-markers needs them."""
     config.addinivalue_line("markers", "requirement(*ids): the catalogue ids a check serves")
+    config.addinivalue_line("markers", "any_interpreter: asked of a foreign interpreter too")
     config.addinivalue_line("markers", "smoke: one of the three checks of the deployment test")
 
 
@@ -98,7 +133,7 @@ def preflight(target: Target) -> Discovery:
             raise Refused(f"{error} Check the URL and that the endpoint is up.") from None
         else:
             if last or not _statuses(client) <= COLD:
-                return _usable(target, client, found)
+                return replace(_usable(target, client, found), retries=attempt - 1 + client.retries)
         told = f"{target.endpoint.url} may be cold; attempt {attempt + 1} of {PREFLIGHT_ATTEMPTS}"
         print(told, file=sys.stderr, flush=True)
     raise AssertionError("the last attempt returns or raises")
@@ -146,6 +181,7 @@ def target_of(config: pytest.Config) -> Target:
             profile=config.getoption("--profile"),
             headers=config.getoption("--header"),
             timeout_s=config.getoption("--request-timeout"),
+            file=read_target_file(Path(config.getoption("--target"))) if config.getoption("--target") else None,
         )
     return config.stash[TARGET]
 
@@ -161,6 +197,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit(str(fault), returncode=exits.USAGE)
     except Refused as refusal:
         pytest.exit(str(refusal), returncode=exits.UNREACHABLE)
+    try:
+        accepted = _accepted(config)
+    except UsageFault as fault:
+        pytest.exit(str(fault), returncode=exits.USAGE)
     started = datetime.now(UTC)
     out = Path(config.getoption("--results") or f"out/conformance-{started:%Y%m%dT%H%M%SZ}")
     out.mkdir(parents=True, exist_ok=True)
@@ -173,20 +213,42 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         strict=config.getoption("--fail-warnings"),
         eras=eras,
         stream=(out / "checks.jsonl").open("w", encoding="utf-8"),
+        retries=found.retries,
+        accepted=accepted,
     )
     config.pluginmanager.register(Recorder(run), "conformance-recorder")
 
 
+def _accepted(config: pytest.Config) -> dict[str, str] | None:
+    """The entries of the baseline, None without one; one that is to be written may not exist yet."""
+    named = config.getoption("--baseline")
+    if named is None:
+        if config.getoption("--baseline-update"):
+            raise UsageFault("--baseline-update needs --baseline FILE, the file to write.")
+        return None
+    path = Path(named)
+    return {} if config.getoption("--baseline-update") and not path.exists() else baseline.read(path)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     only, smoke = config.getoption("--only"), config.getoption("--smoke")
+    over_stdio = target_of(config).over_stdio
     keep = [
         item
         for item in items
-        if (not only or _part(item) == only) and (not smoke or item.get_closest_marker("smoke") is not None)
+        if (not only or _part(item) == only)
+        and (not smoke or item.get_closest_marker("smoke") is not None)
+        and not (over_stdio and _about_http(item))
     ]
     if len(keep) != len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in keep])
         items[:] = keep
+
+
+def _about_http(item: pytest.Item) -> bool:
+    """Whether a check is about HTTP or about bytes that a bridge would not pass on: not to be asked of stdio."""
+    ids = [str(one) for mark in item.iter_markers("requirement") for one in mark.args]
+    return _part(item) == "protocol" and any(HTTP_ALONE.match(one) for one in ids)
 
 
 @pytest.fixture(scope="session")
@@ -196,9 +258,15 @@ def target(pytestconfig: pytest.Config) -> Target:
 
 
 @pytest.fixture(scope="session")
-def discovery(target: Target) -> Discovery:
-    """What the endpoint says it is, asked once per worker."""
-    return discover(Client(target))
+def discovery(target: Target, pytestconfig: pytest.Config) -> Discovery:
+    """What the endpoint says it is, asked once per worker; a worker of its own may meet a cold environment."""
+    client = Client(target)
+    found = discover(client)
+    if not found.eras and _statuses(client) <= COLD:
+        client.retries += 1
+        found = discover(client)
+    pytestconfig.stash[PENDING] = client
+    return found
 
 
 @pytest.fixture
@@ -236,6 +304,28 @@ def era(request: pytest.FixtureRequest, discovery: Discovery) -> Era:
     return chosen
 
 
+@pytest.fixture(scope="session")
+def agreements(target: Target) -> dict[Era, Agreement | str]:
+    """What `initialize` with each older revision came to, filled as it is asked for."""
+    return {}
+
+
+@pytest.fixture(params=OLDER, ids=str)
+def older(
+    request: pytest.FixtureRequest, client: Client, discovery: Discovery, agreements: dict[Era, Agreement | str]
+) -> Era:
+    """Each revision before the newest of the handshake era that the endpoint agrees to, the client in its session."""
+    revision: Era = request.param
+    _speaks(discovery, Era.HANDSHAKE)
+    if revision not in agreements:
+        agreements[revision] = agree(client, revision)
+    agreement = agreements[revision]
+    if isinstance(agreement, str):
+        pytest.skip(f"the endpoint does not speak {revision}: {agreement}")
+    client.session_id = agreement.session_id
+    return revision
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -246,10 +336,22 @@ def pytest_runtest_makereport(
         return
     record = _record(item, call, report.duration * 1000)
     report.user_properties.append((PROPERTY, record.model_dump(mode="json")))
+    report.user_properties.append((SEEN_PROPERTY, _seen(item)))
     if record.status == "warning" and not item.config.getoption("--fail-warnings"):
         # Native pytest shows a warning as an expected failure: visible, and no cause for a red run.
         report.outcome = "skipped"
         report.wasxfail = f"{record.level} {' '.join(record.requirements)}: {record.message}"
+
+
+def _seen(item: pytest.Item) -> list[list[object]]:
+    """(revision, method, misfit or None) for every result this check received, and those of a discovery before it."""
+    clients = [item.stash.get(CLIENT, None), item.config.stash.get(PENDING, None)]
+    item.config.stash[PENDING] = None
+    found: list[list[object]] = []
+    for client in filter(None, clients):
+        for (revision, method), misfit in client.seen.items():
+            found.append([revision, method, misfit.model_dump(mode="json") if misfit else None])
+    return found
 
 
 def _part(item: pytest.Item) -> str:
@@ -259,7 +361,7 @@ def _part(item: pytest.Item) -> str:
 def _ids(item: pytest.Item) -> tuple[str, ...]:
     named = [one for mark in item.iter_markers("requirement") for one in mark.args]
     if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-        era = item.callspec.params.get("era")
+        era = next((value for value in item.callspec.params.values() if isinstance(value, Era)), None)
         if era is not None:
             catalogue = load()
             here = [one for one in named if catalogue[one].catalogue in (str(era), "contract")]
@@ -271,7 +373,7 @@ def _record(item: pytest.Item, call: pytest.CallInfo[None], duration_ms: float) 
     ids = _ids(item)
     level = strongest(ids) if ids else Level.MUST
     status, message, expected, got = _judged(call, level)
-    client = item.stash.get(CLIENT, None)
+    client, pending = item.stash.get(CLIENT, None), item.config.stash.get(PENDING, None)
     catalogue = load()
     keep = client.exchanges[-8:] if client and status in ("failed", "warning", "error") else []
     redact = client.target.redact if client else str
@@ -287,6 +389,7 @@ def _record(item: pytest.Item, call: pytest.CallInfo[None], duration_ms: float) 
         got=redact(got),
         duration_ms=round(duration_ms, 1),
         exchanges=tuple(keep),
+        retries=(client.retries if client else 0) + (pending.retries if pending else 0),
         security=item.stash.get(VERDICT, None),
     )
 
@@ -317,36 +420,70 @@ class Recorder:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self.seen: dict[tuple[str, str], set[Misfit]] = defaultdict(set)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for name, value in report.user_properties:
             if name == PROPERTY:
-                self.run.stream.write(json.dumps(value, ensure_ascii=False) + "\n")
-                self.run.stream.flush()
+                self.write(value)
+            elif name == SEEN_PROPERTY and isinstance(value, list):
+                for revision, method, misfit in value:
+                    self.seen[revision, method] |= {Misfit.model_validate(misfit)} if misfit else set()
+
+    def write(self, record: object) -> None:
+        """Adds one line to checks.jsonl."""
+        self.run.stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self.run.stream.flush()
+
+    def write_schema_records(self, *, passes: bool) -> None:
+        """One record per method and revision: what misses its schema is told here, once, and nowhere else."""
+        for (revision, method), misfits in sorted(self.seen.items()):
+            if misfits or passes:
+                record = _schema_record(revision, method, sorted(misfits, key=lambda one: one.message))
+                self.write(record.model_dump(mode="json"))
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         self.run.interrupted = isinstance(excinfo.value, KeyboardInterrupt)
 
 
+def _schema_record(revision: str, method: str, misfits: list[Misfit]) -> CheckRecord:
+    requirement = load()[SCHEMA_IDS[revision]]
+    others = f" ({len(misfits) - 1} more ways were seen)" if len(misfits) > 1 else ""
+    return CheckRecord(
+        id=f"{SCHEMA_CHECK.removeprefix('conformance.')}[{revision}-{method}]",
+        part="protocol",
+        requirements=(requirement.id,),
+        level=requirement.level,
+        sources=(requirement.source,),
+        status="failed" if misfits else "passed",
+        message=misfits[0].message + others if misfits else "",
+        expected=f"what {method} of {revision} prescribes" if misfits else "",
+        got=misfits[0].got if misfits else "",
+        exchanges=tuple(one.exchange for one in misfits[:3]),
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    run = session.config.stash.get(RUN, None)
+    config = session.config
+    run = config.stash.get(RUN, None)
     if run is None:
         return
+    whole = not (config.getoption("--smoke") or config.option.keyword)
+    recorder = config.pluginmanager.getplugin("conformance-recorder")
+    assert isinstance(recorder, Recorder)
+    recorder.write_schema_records(passes=whole and config.getoption("--only") in (None, "protocol"))
     run.stream.close()
     checks = list(read_checks(run.out / "checks.jsonl"))
     run.counts = count(checks)
-    if run.interrupted:
-        run.code = exits.INTERRUPTED
-    elif exitstatus == pytest.ExitCode.INTERNAL_ERROR:
-        run.code = exits.INCONCLUSIVE
-    elif exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED):
-        run.code = exits.USAGE
-    else:
-        run.code = exit_code(run.counts, strict=run.strict)
+    compared = None
+    if run.accepted is not None and not run.interrupted:
+        compared = _compared(config, run, checks, whole=whole and config.getoption("--only") is None)
+    run.code = _code(run, exitstatus, compared)
+    target = target_of(config)
     record = RunRecord(
-        endpoint=target_of(session.config).endpoint.url,
-        profile=target_of(session.config).profile.name,
+        endpoint=target.endpoint.url,
+        profile=target.profile.name,
         started=run.started.isoformat(timespec="seconds"),
         duration_s=round((datetime.now(UTC) - run.started).total_seconds(), 2),
         exit_code=run.code,
@@ -354,11 +491,34 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         strict=run.strict,
         selection=run.selection,
         eras=run.eras,
+        retries=run.retries + sum(check.retries for check in checks),
+        baseline=compared,
     )
     (run.out / "run.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    results.write(run.out)
-    junit.write(run.out)
+    formats.write_all(run.out)
     session.exitstatus = run.code
+
+
+def _compared(config: pytest.Config, run: Run, checks: list[CheckRecord], *, whole: bool) -> Baseline:
+    """How the run stands to its baseline, which is written anew first when that was asked for."""
+    assert run.accepted is not None
+    path = Path(config.getoption("--baseline"))
+    found = baseline.compare(path, run.accepted, checks, strict=run.strict, whole=whole)
+    if config.getoption("--baseline-update"):
+        run.accepted = baseline.updated(run.accepted, checks, strict=run.strict, stale=found.stale)
+        baseline.write(path, run.accepted)
+        found = baseline.compare(path, run.accepted, checks, strict=run.strict, whole=whole)
+    return found
+
+
+def _code(run: Run, exitstatus: int, compared: Baseline | None) -> int:
+    if run.interrupted:
+        return exits.INTERRUPTED
+    if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+        return exits.INCONCLUSIVE
+    if exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED):
+        return exits.USAGE
+    return baseline.gate(compared, run.counts) if compared else exit_code(run.counts, strict=run.strict)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

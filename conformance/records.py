@@ -49,7 +49,36 @@ class CheckRecord(BaseModel):
     got: str = ""
     duration_ms: float = 0.0
     exchanges: tuple[dict[str, Any], ...] = ()
+    retries: int = 0
     security: SecurityVerdict | None = None
+
+
+class Misfit(BaseModel):
+    """A result that misses the schema of its method; told once per run, however many checks met it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    revision: str
+    method: str
+    message: str
+    got: str = ""
+    exchange: dict[str, Any] = {}
+
+    def __hash__(self) -> int:
+        return hash((self.revision, self.method, self.message))
+
+    def __eq__(self, other: object) -> bool:
+        """Two misfits are the same fault when they read the same, whatever request brought them out."""
+        return isinstance(other, Misfit) and hash(self) == hash(other)
+
+
+class Baseline(BaseModel):
+    """How a run stands to its list of expected failures. Ids only; the reasons are in the file."""
+
+    file: str
+    expected: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
 
 
 class RunRecord(BaseModel):
@@ -64,6 +93,8 @@ class RunRecord(BaseModel):
     strict: bool
     selection: str
     eras: dict[str, str] = {}
+    retries: int = 0
+    baseline: Baseline | None = None
 
 
 def read_checks(path: Path) -> Iterator[CheckRecord]:

@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from conformance.wire import Endpoint, Header, parse_url
 
@@ -34,6 +35,61 @@ class Profile(BaseModel):
     slow_checks: bool = False
 
 
+class Interpreter(BaseModel):
+    """How Python is run on a target: a tool, its argument, and where in the answer the printed text is.
+
+    `stdout` is "text" for the text blocks, or a dotted path into structuredContent, or into a text block that is JSON;
+    `pattern` takes a part of that by its first group; `failure` is what the text of a failed execution matches, where
+    isError does not tell.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tool: str = "execute_python"
+    code: str = "code"
+    arguments: dict[str, Any] = {}
+    requirements: str | None = None
+    stdout: str = "text"
+    pattern: str | None = None
+    failure: str | None = None
+    foreign: bool = Field(default=True, exclude=True)
+
+
+OUR_INTERPRETER = Interpreter(requirements="requirements", foreign=False)
+
+
+class TargetFile(BaseModel):
+    """A target.yaml: where the server is, by URL or by the command of a stdio server, and how it runs Python."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str | None = None
+    command: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+    python: Interpreter | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "TargetFile":
+        if self.url and self.command:
+            raise ValueError("give `url` or `command`, not both")
+        return self
+
+
+def read_target_file(path: Path) -> TargetFile:
+    """Reads a target.yaml.
+
+    Raises:
+        UsageFault
+    """
+    try:
+        return TargetFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UsageFault(f"The target {path} cannot be read: {error.strerror}.") from None
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        told = str(error).replace("\n", " ")[:300]
+        raise UsageFault(f"The target {path} is not as conformance/targets/README.md says: {told}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One endpoint with everything needed to talk to it."""
@@ -42,6 +98,8 @@ class Target:
     profile: Profile
     timeout_s: float
     credentials: tuple[Header, ...] = field(default=(), repr=False)
+    interpreter: Interpreter = OUR_INTERPRETER
+    over_stdio: bool = False
 
     def redact(self, text: str) -> str:
         """The text with every credential's value replaced."""
@@ -106,6 +164,7 @@ def read_target(
     profile: str,
     headers: Sequence[str],
     timeout_s: float,
+    file: TargetFile | None = None,
     environment: Mapping[str, str] = os.environ,
     dotenv: Path = Path(".env"),
 ) -> Target:
@@ -115,7 +174,7 @@ def read_target(
         UsageFault
     """
     settings = {**read_dotenv(dotenv), **{key: environment[key] for key in ENV_KEYS if environment.get(key)}}
-    chosen = url or settings.get("MCP_ENDPOINT_URL")
+    chosen = url or (file.url if file else None) or settings.get("MCP_ENDPOINT_URL")
     if not chosen:
         raise UsageFault("No endpoint: give its URL, or set MCP_ENDPOINT_URL.")
     if timeout_s <= 0:
@@ -127,4 +186,11 @@ def read_target(
     credentials = [read_header(option, environment) for option in headers]
     if settings.get("MCP_API_KEY") and all(name.lower() != "x-api-key" for name, _ in credentials):
         credentials.append(("x-api-key", settings["MCP_API_KEY"]))
-    return Target(endpoint, load_profile(profile), timeout_s, tuple(credentials))
+    return Target(
+        endpoint,
+        load_profile(profile),
+        timeout_s,
+        tuple(credentials),
+        interpreter=file.python if file and file.python else OUR_INTERPRETER,
+        over_stdio=bool(file and file.command),
+    )

@@ -34,8 +34,8 @@ def sentinel(name: str) -> str:
 
 @requirement("T26-01", "V26-01", "D26-01")
 def test_discover_is_served_and_lists_its_version(modern: Client) -> None:
-    result = expect_result(modern.call(MODERN, "server/discover"))
-    versions = result["supportedVersions"]
+    result = expect_result(modern.call(MODERN, "server/discover"), schema=False)
+    versions = result.get("supportedVersions")
     expect(
         isinstance(versions, list) and MODERN in versions, "supportedVersions lacks the version in use.", got=versions
     )
@@ -45,8 +45,8 @@ def test_discover_is_served_and_lists_its_version(modern: Client) -> None:
 def test_discover_declares_tools(modern: Client, discovery: Discovery) -> None:
     if not discovery.tools:
         pytest.skip("the endpoint lists no tools")
-    result = expect_result(modern.call(MODERN, "server/discover"))
-    capabilities = result["capabilities"]
+    result = expect_result(modern.call(MODERN, "server/discover"), schema=False)
+    capabilities = result.get("capabilities")
     declared = capabilities.get("tools") if isinstance(capabilities, dict) else None
     expect(isinstance(declared, dict), "Tools are listed but the tools capability is not declared.", got=result)
 
@@ -54,14 +54,14 @@ def test_discover_declares_tools(modern: Client, discovery: Discovery) -> None:
 @requirement("B26-02", "M26-01")
 @pytest.mark.parametrize("method", ["server/discover", "tools/list"])
 def test_result_type_is_complete(modern: Client, method: str) -> None:
-    result = expect_result(modern.call(MODERN, method))
+    result = expect_result(modern.call(MODERN, method), schema=False)
     expect(result.get("resultType") == "complete", "resultType is not complete.", expected="complete", got=result)
 
 
 @requirement("C26-01")
 @pytest.mark.parametrize("method", ["server/discover", "tools/list"])
 def test_cache_hints(modern: Client, method: str) -> None:
-    result = expect_result(modern.call(MODERN, method))
+    result = expect_result(modern.call(MODERN, method), schema=False)
     ttl, scope = result.get("ttlMs"), result.get("cacheScope")
     expect(type(ttl) is int and ttl >= 0, "ttlMs is not an integer of 0 or more.", got=ttl)
     expect(scope in ("public", "private"), "cacheScope is neither public nor private.", got=scope)
@@ -70,7 +70,7 @@ def test_cache_hints(modern: Client, method: str) -> None:
 @requirement("B26-12")
 @pytest.mark.parametrize("method", ["server/discover", "tools/list"])
 def test_server_info_in_meta(modern: Client, method: str) -> None:
-    result = expect_result(modern.call(MODERN, method))
+    result = expect_result(modern.call(MODERN, method), schema=False)
     meta = result.get("_meta")
     info = meta.get(f"{META}/serverInfo") if isinstance(meta, dict) else None
     expect(isinstance(info, dict) and {"name", "version"} <= info.keys(), "serverInfo is missing.", got=meta)
@@ -129,6 +129,9 @@ def test_missing_version_header(modern: Client, discovery: Discovery) -> None:
     if answer.status == 200 and Era.HANDSHAKE in discovery.eras:
         # A server that also serves clients older than 2025-06-18 may take it for one of theirs, and answer as to them.
         expect_result(read_reply(answer, Era.BARE, "tools/list", 1))
+        return
+    if discovery.session_id:
+        expect_status(answer, 400)  # taken for an older client's, it lacks a session
         return
     expect_error(read_reply(answer, MODERN, "tools/list", 1), HEADER_MISMATCH, status=(400,))
 
@@ -320,11 +323,11 @@ def test_pagination_ends_and_keeps_its_scope(modern: Client) -> None:
     names: list[object] = []
     scopes: set[object] = set()
     for _ in range(20):
-        result = expect_result(modern.call(MODERN, "tools/list", {"cursor": cursor} if cursor else None))
-        tools = result["tools"]
+        result = expect_result(modern.call(MODERN, "tools/list", {"cursor": cursor} if cursor else None), schema=False)
+        tools = result.get("tools")
         assert isinstance(tools, list)
         names += [tool["name"] for tool in tools]
-        scopes.add(result["cacheScope"])
+        scopes.add(result.get("cacheScope"))
         cursor = result.get("nextCursor")
         if cursor is None:
             break
@@ -369,7 +372,7 @@ def test_error_codes_keep_out_of_old_ranges(modern: Client) -> None:
 @requirement("B26-16")
 def test_meta_keys_are_well_formed(modern: Client) -> None:
     for method in ("server/discover", "tools/list"):
-        meta = expect_result(modern.call(MODERN, method)).get("_meta")
+        meta = expect_result(modern.call(MODERN, method), schema=False).get("_meta")
         for key in meta if isinstance(meta, dict) else ():
             expect(META_KEY.fullmatch(key), "A _meta key is not an optional prefix and a name.", got=key)
             labels = key.partition("/")[0].split(".") if "/" in key else []

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from conformance.records import CheckRecord, count, read_checks
+from conformance.records import CheckRecord, read_checks
 from conformance.report.results import read_run
+from conformance.report.standing import Standing, by_standing, standing
 
 # XML 1.0 allows no control characters but tab, newline and return; a hostile body may hold any.
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -14,37 +15,39 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def write(out: Path) -> Path:
     """Writes `out`/junit.xml and returns its path."""
     run, checks = read_run(out), list(read_checks(out / "checks.jsonl"))
-    counts = count(checks)
+    groups = by_standing(run, checks)
     suite = ElementTree.Element(
         "testsuite",
         name="conformance",
         tests=str(len(checks)),
-        failures=str(counts["failed"] + (counts["warning"] if run.strict else 0)),
-        errors=str(counts["error"]),
-        skipped=str(counts["skipped"]),
+        failures=str(len(groups["failed"]) + len(groups["stale"])),
+        errors=str(len(groups["error"])),
+        skipped=str(len(groups["skipped"])),
         time=f"{run.duration_s:.2f}",
         timestamp=run.started,
     )
     for check in checks:
-        suite.append(_case(check, strict=run.strict))
+        suite.append(_case(check, standing(run, check)))
     path = out / "junit.xml"
     ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
     return path
 
 
-def _case(check: CheckRecord, *, strict: bool) -> ElementTree.Element:
+def _case(check: CheckRecord, how: Standing) -> ElementTree.Element:
     case = ElementTree.Element(
         "testcase", classname=check.part, name=_clean(check.id), time=f"{check.duration_ms / 1000:.3f}"
     )
-    if check.status == "skipped":
+    if how == "skipped":
         ElementTree.SubElement(case, "skipped", message=_clean(check.message))
-    elif check.status == "error":
+    elif how == "error":
         ElementTree.SubElement(case, "error", message=_clean(check.message))
-    elif check.status == "failed" or (check.status == "warning" and strict):
-        failure = ElementTree.SubElement(case, "failure", message=_clean(check.message), type=check.level)
+    elif how in ("failed", "stale"):
+        told = check.message or "It passes now; take it out of the baseline."
+        failure = ElementTree.SubElement(case, "failure", message=_clean(told), type=check.level)
         failure.text = _clean(_detail(check))
-    elif check.status == "warning":
-        ElementTree.SubElement(case, "system-out").text = _clean(f"{check.level}: {check.message}\n{_detail(check)}")
+    elif how in ("warning", "known"):
+        told = f"{'known failure, ' if how == 'known' else ''}{check.level}: {check.message}\n{_detail(check)}"
+        ElementTree.SubElement(case, "system-out").text = _clean(told)
     return case
 
 

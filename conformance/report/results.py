@@ -4,10 +4,33 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Literal
 
-from conformance.records import CheckRecord, RunRecord, count, read_checks
+from pydantic import ConfigDict, Field
+
+from conformance.records import CheckRecord, RunRecord, Status, count, read_checks
 
 SCHEMA = "conformance/1"
+SCHEMA_FILE = Path(__file__).parent / "report.schema.json"
+
+
+class Report(RunRecord):
+    """report.json. Members may be added under the same schema name; none changes its meaning or goes."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_name: Literal["conformance/1"] = Field(alias="schema")
+    counts: dict[Status, int]
+    levels: dict[str, dict[Status, int]]
+    parts: dict[str, dict[Status, int]]
+    security: dict[str, Any]
+    checks: tuple[CheckRecord, ...]
+
+
+def json_schema() -> dict[str, Any]:
+    """The published schema of report.json, as report.schema.json beside this file holds it."""
+    schema = Report.model_json_schema(by_alias=True, mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA} | schema
 
 
 def read_run(out: Path) -> RunRecord:

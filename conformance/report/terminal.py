@@ -6,18 +6,26 @@ from pathlib import Path
 
 from conformance.records import CheckRecord, RunRecord, count, read_checks
 from conformance.report.results import read_run, security_summary
+from conformance.report.standing import Standing, by_standing
 
 SHOWN_EXCHANGES = 2
-MARKS = {"failed": ("FAIL", "31"), "error": ("ERROR", "35"), "warning": ("WARN", "33")}
+MARKS: dict[Standing, tuple[str, str]] = {
+    "failed": ("FAIL", "31"),
+    "error": ("ERROR", "35"),
+    "stale": ("STALE", "31"),
+    "warning": ("WARN", "33"),
+}
 
 
 def render(out: Path, *, colour: bool) -> str:
     """The text of a run, from its files. With `colour`, ANSI colours."""
     run, checks = read_run(out), list(read_checks(out / "checks.jsonl"))
     lines: list[str] = []
-    for status in ("failed", "error", "warning"):
-        for check in (one for one in checks if one.status == status):
-            lines += [*_finding(check, colour), ""]
+    groups = by_standing(run, checks)
+    for name in MARKS:
+        for check in groups[name]:
+            lines += [*_finding(check, name, colour), ""]
+    lines += [f"known failure {check.id}: {check.message}" for check in groups["known"]]
     lines += _skips(checks)
     lines += _security(checks)
     lines += _summary(run, checks, out, colour)
@@ -28,10 +36,10 @@ def _paint(text: str, code: str, colour: bool) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if colour else text
 
 
-def _finding(check: CheckRecord, colour: bool) -> Iterator[str]:
-    mark, code = MARKS[check.status]
+def _finding(check: CheckRecord, name: Standing, colour: bool) -> Iterator[str]:
+    mark, code = MARKS[name]
     yield f"{_paint(mark, code, colour)} {check.id}  [{check.level}]"
-    yield f"  {check.message}"
+    yield f"  {check.message or 'It passes now; take it out of the baseline (--baseline-update does).'}"
     for one, source in zip(check.requirements, check.sources, strict=True):
         yield f"  {one}: {source}"
     if check.expected:
@@ -79,5 +87,15 @@ def _summary(run: RunRecord, checks: list[CheckRecord], out: Path, colour: bool)
             yield f"{level:<8}{told}"
     started = datetime.fromisoformat(run.started).astimezone()
     yield f"{run.endpoint}  profile {run.profile}  {started:%Y-%m-%d %H:%M:%S %Z}  {run.duration_s:.1f} s"
+    if run.retries:
+        yield f"retries: {run.retries} (connections that were not made, or a cold endpoint)"
+    if run.baseline:
+        found = run.baseline
+        yield (
+            f"baseline {found.file}: {len(found.expected)} known failures, {len(found.unexpected)} new, "
+            f"{len(found.stale)} stale"
+        )
+        seen = {check.id for check in checks}
+        yield from (f"  stale, no check has this name: {one}" for one in found.stale if one not in seen)
     yield f"records and reports: {out}"
     yield f"verdict: {_paint(run.verdict, '32' if run.exit_code == 0 else '31', colour)}"

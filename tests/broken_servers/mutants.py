@@ -105,9 +105,56 @@ PROTOCOL: dict[str, str] = {
     "modern-alone-untold": "server_without_handshake_names_its_versions",
     "jsonrpc-missing": "absent_origin_is_served",
     "result-and-error": "absent_origin_is_served",
+    "server-info-incomplete-in-schema": "results_fit_their_schema",
+    "batch-never-served": "batch_without_a_session_is_received",
+    "batch-served-older": "batch_is_refused_since_it_was_removed",
+    "server-info-incomplete-older": "older_version_is_introduced",
+    "ping-has-a-payload-older": "older_ping_is_answered",
+    "error-code-changed-older": "older_unknown_method_is_an_error",
+    "unknown-tool-is-a-result-older": "older_unknown_tool_is_a_protocol_error",
+    "bad-arguments-not-flagged-older": "older_bad_arguments_are_told",
+    "origin-unchecked-older": "older_foreign_origin_is_refused",
+    "notification-has-a-body-older": "older_notification_is_accepted_without_a_body",
+    "get-is-200-older": "older_get_is_a_stream_or_405",
+    "june-version-unchecked": "older_invalid_version_header_is_400",
+    "no-tools-for-older": "older_tool_list_is_served",
+}
+
+# Faults of the server that has more than tools, /rich/.
+RICH: dict[str, str] = {
+    "rich-session-constant": "session_ids_are_unique_and_long",
+    "rich-session-short": "session_ids_are_unique_and_long",
+    "rich-session-missing-is-500": "request_without_its_session_is_400",
+    "rich-unknown-session-is-400": "unknown_session_is_404",
+    "rich-ended-session-lives": "ended_session_is_404",
+    "rich-get-stream-answers": "get_stream_carries_no_responses",
+    "rich-acknowledged-late": "subscription_is_acknowledged_first",
+    "rich-subscription-id-missing": "subscription_is_acknowledged_first",
+    "rich-prompt-listed-twice": "prompts_are_listed_once",
+    "rich-prompt-broken": "listed_prompts_can_be_got",
+    "rich-unknown-prompt-served": "unknown_prompt_is_invalid_params",
+    "rich-argument-unchecked": "missing_prompt_argument_is_invalid_params",
+    "rich-resource-listed-twice": "resources_are_listed_once",
+    "rich-resource-unreadable": "listed_resources_can_be_read",
+    "rich-unknown-resource-is-empty": "unknown_resource_is_not_found",
+    "rich-completes-anything": "completion_of_an_unknown_prompt_is_invalid_params",
+    "rich-level-unchecked": "unknown_log_level_is_invalid_params",
+    "rich-batch-refused": "batch_in_a_session_is_received",
+    "rich-primes-late": "resumable_stream_primes_the_client",
+}
+
+# The faults about bearer tokens, on which the run is given the right one.
+TOKENS: dict[str, str] = {
+    "oauth-invalid-is-403": "invalid_token_is_401_with_a_challenge",
+    "oauth-metadata-missing": "protected_resource_metadata_is_found",
+    "oauth-metadata-empty": "protected_resource_metadata_is_found",
+    "oauth-token-in-query": "token_in_the_query_is_refused",
+    "oauth-challenge-leaks": "other_credentials_are_refused",
 }
 
 TOOLS: dict[str, str] = {
+    "stdout-lost": "addition_prints",
+    "is-error-unset-anywhere": "failure_is_told",
     "ascii-only": "deployment_addition_prints",
     "package-missing": "deployment_package_list",
     "python-version-untold": "deployment_environment_info",
@@ -135,7 +182,7 @@ TOOLS: dict[str, str] = {
     "refusal-reworded": "refusal_reads_as_the_original",
     "usage-made-up": "usage_is_measured",
     "bad-arguments-not-flagged": "bad_arguments_are_actionable",
-    "content-missing": "original_keys_are_present",
+    "content-missing": "results_fit_their_schema",
     "progress-of-another-token": "progress_keeps_its_token_and_rises",
     "progress-falls": "progress_keeps_its_token_and_rises",
     "progress-is-text": "progress_keeps_its_token_and_rises",

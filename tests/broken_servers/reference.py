@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import rich
 import uvicorn
 
 Scope = MutableMapping[str, Any]
@@ -89,7 +90,13 @@ class Call:
     message: Any = None
     request_id: Any = None
     era: str = ""
+    query: str = ""
     extra_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    @property
+    def rich(self) -> bool:
+        """Whether this is the server that has more than tools."""
+        return self.fault == "rich" or self.fault.startswith("rich-")
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key == name), None)
@@ -115,6 +122,13 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             break
     headers = [(key.decode("latin-1").lower(), value.decode("latin-1").strip()) for key, value in scope["headers"]]
     call = Call(segments[0] if segments else "", scope["method"], headers, body)
+    call.query = scope["query_string"].decode()
+    if call.fault.endswith(("-older", "-in-schema")):
+        call.fault = call.fault.rpartition("-older")[0] or call.fault.rpartition("-in-schema")[0]
+    told = rich.metadata(call.fault, scope["path"])
+    if told is not None:
+        await _send(send, told[0], json.dumps(told[1]).encode(), [(b"content-type", b"application/json")])
+        return
     if call.fault == "redirects-one-form" and not scope["path"].endswith("/"):
         await _send(send, 307, b"", [(b"location", scope["path"].encode() + b"/")])
         return
@@ -124,6 +138,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         status, payload = refusal.status, _error(call, refusal)
     if call.fault == "hangs-on-get" and call.method == "GET":
         await asyncio.sleep(30)
+    if status == 200 and call.rich and await _rich_stream(call, send):
+        return
     await _reply(call, send, status, payload)
 
 
@@ -147,6 +163,22 @@ def _error(call: Call, refusal: Refusal) -> dict[str, Any] | None:
     return {"jsonrpc": "2.0", "id": request_id, "error": error}
 
 
+async def _rich_stream(call: Call, send: Send) -> bool:
+    """Serves what a rich server streams without end: a GET, and a subscription."""
+    listens = call.message is not None and call.message.get("method") == "subscriptions/listen"
+    if call.method != "GET" and not listens:
+        return False
+    notes = [f"data: {json.dumps(one)}\n\n".encode() for one in rich.subscription(call.fault, call.request_id)]
+    body = b"".join(notes) if listens else rich.stream(call.fault)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    for _ in range(8):
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        body = b": still here\n\n"
+        await asyncio.sleep(0.5)
+    await send({"type": "http.response.body", "body": b""})
+    return True
+
+
 async def _reply(call: Call, send: Send, status: int, payload: Any) -> None:
     extra = call.extra_headers
     if payload is None:
@@ -163,6 +195,10 @@ async def _reply(call: Call, send: Send, status: int, payload: Any) -> None:
     streams |= call.fault in ("server-asks", "modern-log-unasked", "modern-stream-never-ends") and status == 200
     if streams or (call.fault == "buffered-stream" and status == 200):
         data = told + b"event: message\ndata: " + encoded + b"\n\n"
+        if call.rich and call.era == "handshake":
+            prime = b"id: 1\ndata:\n\n"
+            response = b"id: 2\ndata: " + encoded + b"\n\n"
+            data = response + prime if call.fault == "rich-primes-late" else prime + told + response
         if call.fault == "progress-unasked":
             note = json.dumps({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}})
             data = b"event: message\ndata: " + note.encode() + b"\n\n" + data
@@ -207,7 +243,14 @@ async def _send(
 
 
 def _answer(call: Call) -> tuple[int, Any]:
+    if call.rich and call.method in ("GET", "DELETE") and call.header("mcp-protocol-version") != MODERN:
+        status, _ = rich.session(call.fault, call.header, call.method, "")
+        return status or 200, None
     _check_http(call)
+    if call.body.lstrip()[:1] == b"[" and call.header("mcp-protocol-version") == "2025-03-26":
+        batch = _batch(call)
+        if batch is not None:
+            return 200, batch
     message = _parse(call)
     method = str(message.get("method"))
     params = message.get("params", {})
@@ -222,10 +265,26 @@ def _answer(call: Call) -> tuple[int, Any]:
         if call.fault == "notification-is-200":
             return 200, {"jsonrpc": "2.0", "id": None, "result": {}}
         return 202, None
+    if call.rich and call.era == "handshake":
+        status, minted = rich.session(call.fault, call.header, call.method, method)
+        if status is not None:
+            raise Refusal(status)
+        if minted:
+            call.extra_headers.append((b"mcp-session-id", minted.encode()))
     result = _dispatch(call, method, params if isinstance(params, dict) else {})
     if call.era == "modern":
         result = _modern_result(call, method, result)
     return 200, _envelope(call, result)
+
+
+def _batch(call: Call) -> list[Any] | None:
+    """The responses to a batch, which 2025-03-26 alone allows; None when it is to be refused like any other."""
+    requests = json.loads(call.body)
+    if call.fault in ("batch-never-served", "rich-batch-refused") or not all(isinstance(one, dict) for one in requests):
+        return None
+    called = [Call(call.fault, call.method, call.headers, json.dumps(one).encode()) for one in requests]
+    call.message = {}
+    return [_answer(one)[1] for one in called]
 
 
 KEY = "the-right-key"
@@ -241,6 +300,11 @@ def _check_http(call: Call) -> None:
     }
     if not right.get(call.fault, True):
         raise Refusal(403)
+    if call.fault.startswith("oauth"):
+        refused = rich.authorization(call.fault, call.header, call.query)
+        if refused is not None:
+            call.extra_headers.append((b"www-authenticate", refused[1].encode()))
+            raise Refusal(refused[0])
     if call.fault == "session-minted":
         call.extra_headers.append((b"mcp-session-id", b"minted"))
     if call.fault == "session-id-with-space":
@@ -331,6 +395,8 @@ def _unknown(header: str | None) -> bool:
 
 def _check_version_header(call: Call) -> None:
     header = call.header("mcp-protocol-version")
+    if call.fault == "june-version-unchecked" and call.message.get("method") == "ping":
+        return
     if call.fault == "version-header-demanded" and header is None and call.message.get("method") != "initialize":
         raise Refusal(400, -32600, "MCP-Protocol-Version is missing")
     if header is not None and header not in HANDSHAKE and call.fault != "version-header-unchecked":
@@ -382,6 +448,8 @@ def _check_routing(call: Call, method: str, params: Any, version: Any) -> None:
         raise Refusal(400, -32020, "Mcp-Method differs from the method")
     if method == "tools/call" and isinstance(params.get("name"), str):
         _check_name(call, params["name"])
+    if method == "prompts/get" and isinstance(params.get("name"), str):
+        _check_name(call, params["name"])
 
 
 def _check_name(call: Call, name: str) -> None:
@@ -404,11 +472,22 @@ def _check_name(call: Call, name: str) -> None:
 def _capabilities(call: Call) -> dict[str, Any]:
     if call.fault == f"tools-undeclared{'' if call.era == 'modern' else '-in-the-handshake'}":
         return {}
+    if call.rich:
+        return rich.capabilities(call.fault, modern=call.era == "modern")
     return {"tools": {"listChanged": False}}
 
 
 def _dispatch(call: Call, method: str, params: dict[str, Any]) -> Any:
     modern = call.era == "modern"
+    if call.rich:
+        try:
+            answered = rich.dispatch(call.fault, method, params, modern=modern)
+        except rich.Fault as fault:
+            raise Refusal(fault.status, fault.code, fault.message) from None
+        if answered is not None:
+            return answered
+        if modern and method == "subscriptions/listen":
+            return {}
     if method == "tools/list":
         return _list_tools(call, params)
     if method == "tools/call":
@@ -429,7 +508,7 @@ def _dispatch(call: Call, method: str, params: dict[str, Any]) -> Any:
     if modern and call.fault == "serves-listen" and method == "subscriptions/listen":
         return {}
     told = f"Method not found: {method}"
-    if call.fault == "unknown-method-is-internal-error":
+    if call.fault in ("unknown-method-is-internal-error", "error-code-changed"):
         raise Refusal(404 if modern else 200, -32603, told)
     raise Refusal(404 if modern and call.fault != "unknown-method-is-200" else 200, -32601, told)
 
@@ -478,6 +557,8 @@ def _list_tools(call: Call, params: dict[str, Any]) -> dict[str, Any]:
     if call.fault == "strict-output-schema":
         tools[0]["outputSchema"]["properties"]["stdout"] = {"type": "string", "maxLength": 0}
         tools[1]["outputSchema"]["required"] = ["no_such_key"]
+    if call.fault == "no-tools-for" and call.header("mcp-protocol-version") != HANDSHAKE[0]:
+        tools = []
     result = {"tools": tools}
     if call.fault == "task-made" and "task" in params:
         result["task"] = {"taskId": "1"}
@@ -570,7 +651,7 @@ def _result(call: Call, data: dict[str, Any], *, failed: bool = False, images: i
     result: dict[str, Any] = {"content": content, "structuredContent": data}
     if call.fault == "content-missing":
         del result["content"]
-    if failed and call.fault != "is-error-unset":
+    if failed and call.fault not in ("is-error-unset", "is-error-unset-anywhere"):
         result["isError"] = True
     return result
 
@@ -609,6 +690,8 @@ def _execute(call: Call, code: str) -> dict[str, Any]:
             "max_rss_mb": 40,
         },
     }
+    if call.fault == "stdout-lost":
+        data["stdout"] = ""
     if call.fault == "always-flagged-cut":
         data["truncated"] = ["stdout"]
     if call.fault == "ascii-only":

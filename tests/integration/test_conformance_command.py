@@ -14,7 +14,11 @@ from typing import Any
 
 import pytest
 
+from conformance import wire
 from conformance.__main__ import run
+from conformance.plugin import preflight
+from conformance.report import formats
+from conformance.target import read_target
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "broken_servers"))
@@ -45,7 +49,7 @@ def test_smoke_passes_and_writes_its_files(correct: str, tmp_path: Path, capsys:
     assert run([correct, "--smoke", "--json", "--out", str(tmp_path)]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["schema"], summary["counts"]["passed"], summary["verdict"]) == ("conformance/1", 3, "pass")
-    assert {path.name for path in tmp_path.iterdir()} == {"checks.jsonl", "run.json", "report.json", "junit.xml"}
+    assert {path.name for path in tmp_path.iterdir()} == {"checks.jsonl", "run.json", *formats.WRITERS}
 
 
 def test_dead_endpoint_is_3_before_any_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,6 +151,71 @@ def test_warnings_fail_only_when_strict(correct: str, tmp_path: Path) -> None:
     faulty = correct.replace("/correct/", "/server-info-untold/")
     assert run([faulty, "-k", "server_info_in_meta", "--out", str(tmp_path / "a")]) == 0
     assert run([faulty, "-k", "server_info_in_meta", "--strict", "--out", str(tmp_path / "b")]) == 1
+
+
+def test_baseline_is_written_kept_and_found_stale(
+    correct: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each step is the command a person types: update, gate, a new failure, a mended server."""
+    known = tmp_path / "known.yaml"
+    faulty = correct.replace("/correct/", "/ping-has-a-payload/")
+
+    def judge(url: str, *options: str) -> int:
+        return run([url, "-k", "ping or origin", "--only", "protocol", "--baseline", str(known), *options,
+                    "--out", str(tmp_path / "out")])  # fmt: skip
+
+    assert judge(faulty) == 2
+    assert judge(faulty, "--baseline-update") == 0
+    assert "protocol.handshake.ping_is_answered_with_an_empty_result" in known.read_text()
+    assert judge(faulty) == 0
+    assert judge(correct.replace("/correct/", "/origin-unchecked/")) == 1
+    capsys.readouterr()
+    assert judge(correct) == 5
+    assert "STALE protocol.handshake.ping" in capsys.readouterr().out
+    assert run([correct, "--baseline-update"]) == 2
+
+
+def test_reports_are_made_again_from_the_records(correct: str, tmp_path: Path) -> None:
+    assert run([correct, "--smoke", "--out", str(tmp_path)]) == 0
+    before = {name: (tmp_path / name).read_text() for name in formats.WRITERS}
+    for name in formats.WRITERS:
+        (tmp_path / name).unlink()
+    assert run(["report", str(tmp_path)]) == 0
+    assert {name: (tmp_path / name).read_text() for name in formats.WRITERS} == before
+    assert run(["report", str(tmp_path / "nowhere")]) == 2
+
+
+def test_a_result_that_misses_its_schema_is_told_once(correct: str, tmp_path: Path) -> None:
+    """Whatever reads the tool list skips with the reason; one record fails, and those about that very member."""
+    url = correct.replace("/correct/", "/schema-not-object/")
+    assert run([url, "--only", "protocol", "-k", "both_eras", "--json", "--out", str(tmp_path)]) == 1
+    records = [json.loads(line) for line in (tmp_path / "checks.jsonl").read_text().splitlines()]
+    failed = [record["id"] for record in records if record["status"] == "failed"]
+    unjudged = [record for record in records if record["message"].startswith("cannot be judged")]
+    assert [name for name in failed if "tool_schemas_are_valid" not in name] == [
+        "protocol.schema.results_fit_their_schema[2025-11-25-tools/list]",
+        "protocol.schema.results_fit_their_schema[2026-07-28-tools/list]",
+    ]
+    assert len(unjudged) > 10
+
+
+def test_connections_that_fail_are_tried_again_and_counted(
+    correct: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, failed = wire.exchange, iter([True, True])
+
+    def flaky(*arguments: Any, **options: Any) -> wire.Answer:
+        if next(failed, False):
+            raise wire.Unreachable("Connection refused.")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("conformance.client.exchange", flaky)
+    monkeypatch.setattr("conformance.client.CONNECT_PAUSE_S", 0)
+    assert preflight(read_target(correct, profile="lambda", headers=[], timeout_s=5)).retries == 2
+    failed = iter([False] * 10 + [True])
+    assert run([correct, "--smoke", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "run.json").read_text())["retries"] == 1
+    assert "retries: 1" in capsys.readouterr().out
 
 
 def test_workers_leave_the_same_records_as_one_process(correct: str, tmp_path: Path) -> None:

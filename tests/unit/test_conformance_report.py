@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import jsonschema
 import pytest
 
 from conformance import exits
-from conformance.records import CheckRecord, RunRecord, SecurityVerdict, count, exit_code, read_checks
-from conformance.report import junit, results, terminal
+from conformance.records import Baseline, CheckRecord, RunRecord, SecurityVerdict, count, exit_code, read_checks
+from conformance.report import badge, formats, html, junit, markdown, results, sarif, terminal
 
-EXCHANGE = {"request": "curl -X POST http://h/", "status": 200, "body": "{}"}
+HOSTILE = "<script>alert(1)</script> | `x` \x00"
+EXCHANGE = {"request": "curl -X POST http://h/", "status": 200, "body": HOSTILE}
 CHECKS = [
     CheckRecord(id="protocol.good", part="protocol", requirements=("T26-01",), sources=("a.mdx X",), status="passed"),
     CheckRecord(
@@ -107,6 +109,84 @@ def test_terminal_shows_failures_first_with_source_and_request(out: Path) -> Non
         assert part in text
     assert "\x1b[" not in text
     assert "\x1b[31mFAIL" in terminal.render(out, colour=True)
+
+
+def test_every_report_is_made_from_the_records_alone(out: Path) -> None:
+    formats.write_all(out)
+    assert {path.name for path in out.iterdir()} == {"run.json", "checks.jsonl", *formats.WRITERS}
+
+
+def test_json_report_fits_its_published_schema_which_is_current(out: Path) -> None:
+    published = json.loads(results.SCHEMA_FILE.read_text())
+    assert published == results.json_schema()
+    report = json.loads(results.write(out).read_text())
+    jsonschema.validate(report, published)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(report | {"schema": "conformance/2"}, published)
+
+
+def test_sarif_has_a_result_for_each_finding_under_its_requirement(out: Path) -> None:
+    log = json.loads(sarif.write(out).read_text())
+    (run,) = log["runs"]
+    rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    found = {one["locations"][0]["logicalLocations"][0]["fullyQualifiedName"]: one for one in run["results"]}
+    assert set(found) == {"protocol.bad", "protocol.soft", "tools.broke", "security.x", "security.y"}
+    assert rules[found["protocol.bad"]["ruleIndex"]] == found["protocol.bad"]["ruleId"] == "T26-13"
+    assert (found["protocol.bad"]["level"], found["protocol.soft"]["level"]) == ("error", "warning")
+    assert run["invocations"][0]["executionSuccessful"] is False
+    prints = [one["partialFingerprints"]["check/v1"] for one in run["results"]]
+    assert len(set(prints)) == len(prints)
+
+
+def test_what_an_endpoint_says_is_never_markup(out: Path) -> None:
+    page = html.write(out).read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    (out / "checks.jsonl").write_text(CHECKS[1].model_copy(update={"message": HOSTILE}).model_dump_json() + "\n")
+    summary = markdown.write(out).read_text()
+    assert "<script>" not in summary.partition("```text")[0]
+
+
+def test_markdown_summary_counts_and_tells_findings_first(out: Path) -> None:
+    text = markdown.write(out).read_text()
+    assert text.startswith("## MCP conformance: fail\n")
+    assert "| 3 | 1 | 0 | 0 | 1 | 1 | 1 |" in text
+    assert text.index("protocol.bad") < text.index("tools.broke") < text.index("protocol.soft")
+    assert "- no such tool" in text
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict", "counts", "value"),
+    [
+        pytest.param(exits.PASS, "pass", {"passed": 9, "warning": 1}, "10/10", id="pass"),
+        pytest.param(exits.GATE_FAILED, "fail", {"passed": 9, "failed": 1}, "9/10", id="fail"),
+        pytest.param(exits.STALE_BASELINE, "stale baseline", {"passed": 1}, "stale baseline", id="stale"),
+        pytest.param(exits.INCONCLUSIVE, "inconclusive: nothing", {}, "inconclusive", id="nothing"),
+    ],
+)
+def test_badge_tells_the_verdict(out: Path, code: int, verdict: str, counts: dict[str, int], value: str) -> None:
+    run = results.read_run(out).model_copy(update={"exit_code": code, "verdict": verdict})
+    image = ElementTree.fromstring(badge.render(run, {**count([]), **counts}))
+    assert image.get("aria-label") == f"MCP conformance: {value}"
+
+
+def test_a_baseline_shows_in_every_report_as_what_it_is(out: Path) -> None:
+    run = results.read_run(out).model_copy(
+        update={"baseline": Baseline(file="b.yaml", expected=("protocol.bad",), stale=("protocol.good", "gone"))}
+    )
+    (out / "run.json").write_text(run.model_dump_json())
+    formats.write_all(out)
+    text = terminal.render(out, colour=False)
+    assert "known failure protocol.bad" in text
+    assert "STALE protocol.good" in text
+    assert "stale, no check has this name: gone" in text
+    assert "known failure: <code>protocol.bad</code>" in (out / "summary.md").read_text()
+    suite = ElementTree.parse(out / "junit.xml").getroot()
+    assert suite.find("testcase[@name='protocol.bad']/failure") is None
+    assert suite.find("testcase[@name='protocol.good']/failure") is not None
+    log = json.loads((out / "report.sarif").read_text())
+    suppressed = [one for one in log["runs"][0]["results"] if "suppressions" in one]
+    assert [one["level"] for one in suppressed] == ["note"]
 
 
 def statuses(*names: str) -> dict[str, int]:
