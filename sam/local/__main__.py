@@ -32,6 +32,8 @@ _EXAMPLES = """examples:
   python -m sam.local --port 0 --memory 512 --timeout 20 --log-format text
   python -m sam.local --env MCP_RESPONSE=json --confinement kernel
   python -m sam.local --api-key "$MCP_API_KEY"    (clients then need the header x-api-key)
+  python -m sam.local --cpu-share --memory 512    (as slow as 512 MB are on Lambda)
+  python -m sam.local --parameter PIsolation=snap_start
 
 With AWS_ENDPOINT_URL set to the printed aws_endpoint_url, boto3 and the AWS CLI read its logs and change its settings.
 """

@@ -15,7 +15,8 @@ from sam.local.environment import Outcome
 from sam.local.gateway import MAX_BODY_BYTES, Gateway
 from sam.local.host import LaunchError
 from sam.local.pool import MAX_EVENT_BYTES, Throttled
-from sam.local.stack import Route, read_stack
+from sam.local.stack import Route, Stack, read_stack
+from sam.local.throttle import UsagePlan
 
 STACK = replace(
     read_stack(Path(__file__).parents[2] / "sam" / "template.yaml"),
@@ -59,11 +60,13 @@ async def has_no_room() -> Outcome:
     raise LaunchError("nothing works here")
 
 
-def ask(pool: PlayedFunction, body: bytes = b"{}", headers: dict[str, str] | None = None) -> tuple[int, Any, Any]:
+def ask(
+    pool: PlayedFunction, body: bytes = b"{}", headers: dict[str, str] | None = None, stack: Stack = STACK
+) -> tuple[int, Any, Any]:
     """POST to a gateway over a real socket: status, body, headers."""
 
     async def exchange() -> tuple[int, Any, Any]:
-        gateway = Gateway(STACK, pool, ["key"], integration_timeout_s=0.05)  # type: ignore[arg-type]
+        gateway = Gateway(stack, pool, ["key"], integration_timeout_s=0.05)  # type: ignore[arg-type]
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             return await gateway.handle(request)
@@ -132,3 +135,36 @@ def test_a_trace_id_is_passed_on_and_one_is_made():
     assert ask(pool, headers={"X-Amzn-Trace-Id": given})[2]["X-Amzn-Trace-Id"] == given
     assert ask(pool)[2]["X-Amzn-Trace-Id"].startswith("Root=1-")
     assert [event["headers"]["X-Amzn-Trace-Id"] == given for event in pool.events] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("expression", "tenant"),
+    [
+        pytest.param(None, None, id="none"),
+        pytest.param("context.identity.apiKeyId", "local00000", id="by-key-id"),
+        pytest.param("context.identity.apiKey", "key", id="by-key"),
+        pytest.param("method.request.header.X-Team", "blue", id="by-header"),
+        pytest.param("'everyone'", "everyone", id="literal"),
+        pytest.param("context.identity.nothing.more", None, id="of-nothing"),
+    ],
+)
+def test_the_tenant_comes_from_where_the_integration_says(expression: str | None, tenant: str | None):
+    function = PlayedFunction(answers)
+    stack = replace(STACK, routes=(Route("/lambda/mcp", "ANY", True, "live", expression),))
+    assert ask(function, headers={"X-Team": "blue"}, stack=stack)[0] == 201
+    assert (function.called[0]["tenant"], function.called[0]["qualifier"]) == (tenant, "live")
+
+
+def test_bytes_that_are_no_utf8_arrive_as_replacement_characters():
+    function = PlayedFunction(answers)
+    assert ask(function, b'{"a": "\xff\xfe"}')[0] == 201
+    assert function.events[0]["body"] == '{"a": "\ufffd\ufffd"}'
+    assert function.events[0]["isBase64Encoded"] is False
+
+
+def test_a_stage_that_throttles_does_so_for_all_together():
+    stack = replace(STACK, stage_throttle=UsagePlan(rate_per_s=0.001, burst=0.5))
+    status, body, headers = ask(PlayedFunction(answers), stack=stack)
+    assert (status, body, headers["x-amzn-ErrorType"]) == (
+        429, {"message": "Too Many Requests"}, "TooManyRequestsException",
+    )  # fmt: skip

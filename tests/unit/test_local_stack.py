@@ -94,6 +94,11 @@ def test_what_decides_about_environments_is_read_from_the_template():
     assert (snap.snap_start, snap.alias, snap.routes[0].qualifier) == (True, "live", "live")
 
 
+def test_signatures_are_not_pretended():
+    with pytest.raises(StackError, match="wants IAM signatures, which the local stack cannot check"):
+        read_stack(TEMPLATE, {"PAuth": "iam"})
+
+
 def test_intrinsic_functions_and_an_included_file(small: Path):
     stack = read_stack(small)
     assert stack.function_name == "small-eu-west-1"
