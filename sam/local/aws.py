@@ -21,11 +21,12 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from . import metrics
+from .filter_pattern import Matches, compile_pattern, value_of
 from .lambda_api import CODE_PATH, LambdaApi
 from .log_store import LogsError, LogStore
 from .logs import LogEvent
 from .logs_api import TARGET, LogsApi
-from .stack import ACCOUNT_ID, Stack
+from .stack import ACCOUNT_ID, MetricFilter, Stack
 
 _CREDENTIAL_SCOPE = re.compile(r"(Credential=[^/]+/\d{8}/)([^/]+)(/)")
 _LAMBDA_PATH = re.compile(r"/\d{4}-\d\d-\d\d/")
@@ -47,6 +48,9 @@ class Aws:
         self.metrics = metrics.MetricStore()
         self.lambda_api: LambdaApi | None = None
         self._logs_api = LogsApi(self.logs, stack.region)
+        self._filters: dict[str, list[tuple[Matches, MetricFilter]]] = {}
+        for each in stack.metric_filters:
+            self._filters.setdefault(each.log_group, []).append((compile_pattern(each.pattern), each))
         self._stack = stack
         self._region = stack.region
         self._moto: Any = None
@@ -72,6 +76,11 @@ class Aws:
             self.logs.put(group, stream, [(event.timestamp_ms, event.message) for event in events])
         for event in events:
             metrics.take_embedded(self.metrics, event.message, event.timestamp_ms)
+            for matches, each in self._filters.get(group, ()):
+                if matches(event.message):
+                    value = value_of(each.pattern, each.value, event.message)
+                    if value is not None:
+                        self.metrics.put(each.namespace, each.name, (), event.timestamp_ms / 1000, {value: 1})
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         body = await request.content.read()

@@ -33,6 +33,28 @@ def compile_pattern(pattern: str) -> Matches:
     return _delimited(text) if text[0] == "[" else _json(text)
 
 
+def value_of(pattern: str, reference: str, message: str) -> float | None:
+    """The number that a metric filter's value stands for in a message that matches: `1`, `$.path`, or `$field`.
+
+    None when the message has no such number. Raises PatternError for a reference that is none.
+    """
+    if not reference.startswith("$"):
+        return _number(reference)
+    if reference.startswith("$."):
+        try:
+            found = _path(reference).find(json.loads(message))
+        except ValueError:
+            return None
+        return _number(_as_text(found[0])) if found and _is_scalar(found[0]) else None
+    names = [re.split(r"[\s=!<>]", part.strip(), maxsplit=1)[0] for part in _split(pattern.strip()[1:-1], ",")]
+    if reference[1:] not in names:
+        raise PatternError(f"{reference} is none of the pattern's fields")
+    words, index = split_words(message), names.index(reference[1:])
+    if "..." in names[:index]:
+        index -= len(names)  # counted from the end
+    return _number(words[index]) if -len(words) <= index < len(words) else None
+
+
 # -- terms ------------------------------------------------------------------------------------------------------------
 
 

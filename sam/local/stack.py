@@ -44,6 +44,17 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricFilter:
+    """A metric that CloudWatch Logs takes from the lines of a group: `value` is a number, `$.path` or `$field`."""
+
+    log_group: str
+    pattern: str
+    namespace: str
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """What `sam deploy` would create, as far as this machine plays it."""
 
@@ -73,6 +84,7 @@ class Stack:
     provisioned: int = 0
     usage_plan: UsagePlan = UNLIMITED
     stage_throttle: UsagePlan = UNLIMITED
+    metric_filters: tuple[MetricFilter, ...] = ()
 
     @property
     def function_arn(self) -> str:
@@ -123,6 +135,17 @@ def read_stack(template: Path, parameters: Mapping[str, str] | None = None) -> S
         ),
         usage_plan=_usage_plan(_optional(cloudformation, resolver, "AWS::ApiGateway::UsagePlan")),
         stage_throttle=_stage_throttle(stage),
+        metric_filters=tuple(
+            MetricFilter(
+                log_group=str(found["LogGroupName"]),
+                pattern=str(found["FilterPattern"]),
+                namespace=str(transformation["MetricNamespace"]),
+                name=str(transformation["MetricName"]),
+                value=str(transformation["MetricValue"]),
+            )
+            for found in _all(cloudformation, resolver, "AWS::Logs::MetricFilter")
+            for transformation in found["MetricTransformations"]
+        ),
     )
     check_limits(stack)
     return stack
@@ -349,13 +372,19 @@ def _rest_api(
     return resolver.properties(stage_id), resolver.properties(api_id)
 
 
+def _all(cloudformation: Mapping[str, Any], resolver: _Resolver, kind: str) -> list[dict[str, Any]]:
+    """The properties of every resource of a kind that its condition lets be."""
+    return [
+        resolver.properties(name)
+        for name, resource in cloudformation.get("Resources", {}).items()
+        if resource.get("Type") == kind
+        and ("Condition" not in resource or resolver.holds({"Condition": resource["Condition"]}))
+    ]
+
+
 def _optional(cloudformation: Mapping[str, Any], resolver: _Resolver, kind: str) -> dict[str, Any]:
-    """The properties of the first resource of a kind that its condition lets be; empty without."""
-    for name, resource in cloudformation.get("Resources", {}).items():
-        condition = resource.get("Condition")
-        if resource.get("Type") == kind and (condition is None or resolver.holds({"Condition": condition})):
-            return resolver.properties(name)
-    return {}
+    """The properties of the first resource of a kind; empty without."""
+    return next(iter(_all(cloudformation, resolver, kind)), {})
 
 
 def _is_put_in(resolver: _Resolver) -> bool:

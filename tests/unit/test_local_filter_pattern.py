@@ -1,10 +1,15 @@
 """Given a filter pattern of CloudWatch Logs, these messages match and these do not."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from sam.local.filter_pattern import PatternError, compile_pattern, split_words
+from sam.local import logs
+from sam.local.filter_pattern import PatternError, compile_pattern, split_words, value_of
+from sam.local.stack import read_stack
+
+TEMPLATE = Path(__file__).parents[2] / "sam" / "template.yaml"
 
 REPORT = "REPORT RequestId: 1\tDuration: 3.10 ms\tBilled Duration: 4 ms\tMemory Size: 128 MB\n"
 PLATFORM = '{"time":"t","type":"platform.report","record":{"metrics":{"durationMs":12.5},"status":"success"}}'
@@ -127,3 +132,42 @@ def test_words_of_a_line():
     assert split_words(ACCESS) == [
         "127.0.0.1", "Prod", "frank", "10/Oct/2000:13:25:15 -0700", "GET /index.html HTTP/1.0", "404", "1534",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reference", "message", "value"),
+    [
+        pytest.param("ERROR", "1", "ERROR", 1.0, id="constant"),
+        pytest.param("{ $.ms > 1 }", "$.ms", RECORD, 120.5, id="path"),
+        pytest.param("{ $.ms > 1 }", "$.absent", RECORD, None, id="path-absent"),
+        pytest.param("{ $.ms > 1 }", "$.user", RECORD, None, id="path-no-number"),
+        pytest.param("[ip, ..., status = 404, bytes]", "$bytes", ACCESS, 1534.0, id="field-after-a-gap"),
+        pytest.param("[ip, stage, user, ...]", "$user", ACCESS, None, id="field-no-number"),
+        pytest.param('[report = "REPORT", l, id, d, duration, ...]', "$duration", REPORT, 3.1, id="field-of-a-report"),
+    ],
+)
+def test_values_of_metric_filters(pattern: str, reference: str, message: str, value: float | None):
+    assert value_of(pattern, reference, message) == value
+
+
+def test_a_field_that_the_pattern_has_not():
+    with pytest.raises(PatternError, match="none of the pattern's fields"):
+        value_of("[a, b]", "$c", "1 2")
+
+
+@pytest.mark.parametrize("log_format", ["Text", "JSON"])
+def test_the_memory_alarms_filter_reads_our_own_reports(log_format: str):
+    """The template's filter on the lines of the format it is for."""
+    stack = read_stack(TEMPLATE, {"PLogFormat": log_format})
+    (memory,) = [each for each in stack.metric_filters if each.name.endswith("max-memory-used-mb")]
+    platform = logs.Platform(log_format, "f", "arn", "us-east-1", "stream", 256)
+    for report in (
+        logs.Report("id", 771.53, 256, 89, init_ms=505.79),
+        logs.Report("id", 3.1, 256, 89),
+        logs.Report("id", 3.1, 256, 89, status="timeout"),
+        logs.Report("id", 3.1, 256, 89, trace=logs.Trace("1-a-b", "c")),
+    ):
+        line = logs.end_and_report(platform, 0.0, report)[-1]
+        assert compile_pattern(memory.pattern)(line), line
+        assert value_of(memory.pattern, memory.value, line) == 89, line
+    assert not compile_pattern(memory.pattern)(logs.start(platform, 0.0, "id")[0])
