@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -133,3 +134,36 @@ def test_metrics_take_data(stack: LocalStack):
     cloudwatch = stack.client("cloudwatch")
     cloudwatch.put_metric_data(Namespace="Test", MetricData=[{"MetricName": "M", "Value": 1.0}])
     assert [metric["MetricName"] for metric in cloudwatch.list_metrics(Namespace="Test")["Metrics"]] == ["M"]
+
+
+def test_what_is_not_ours_is_motos_with_the_functions_role(stack: LocalStack):
+    role = stack.client("lambda").get_function_configuration(FunctionName="echo")["Role"]
+    assert [each["Arn"] for each in stack.client("iam").list_roles()["Roles"]] == [role]
+    with pytest.raises(ClientError) as caught:
+        stack.client("lambda").get_policy(FunctionName="echo")
+    assert caught.value.response["Error"]["Code"] == "ResourceNotFoundException"
+
+
+def test_percentiles_and_refusals_of_cloudwatch(stack: LocalStack):
+    cloudwatch = stack.client("cloudwatch")
+    now = datetime.now(UTC)
+    values = [float(value) for value in range(1, 101)]
+    cloudwatch.put_metric_data(Namespace="Test", MetricData=[{"MetricName": "P", "Values": values, "Timestamp": now}])
+    asked = {
+        "Namespace": "Test", "MetricName": "P", "StartTime": now - timedelta(hours=1),
+        "EndTime": now + timedelta(hours=1), "Period": 60,
+    }  # fmt: skip
+    (point,) = cloudwatch.get_metric_statistics(**asked, ExtendedStatistics=["p50", "p99"])["Datapoints"]
+    assert point["ExtendedStatistics"] == {"p50": 50.0, "p99": 99.0}
+    with pytest.raises(ClientError, match="p101 for parameter Stat is not supported"):
+        cloudwatch.get_metric_statistics(**asked, ExtendedStatistics=["p101"])
+    math = [{"Id": "a", "Expression": "b * 2"}]
+    with pytest.raises(ClientError, match="computes no metric math"):
+        cloudwatch.get_metric_data(MetricDataQueries=math, StartTime=asked["StartTime"], EndTime=asked["EndTime"])
+
+
+def test_insights_are_refused_rather_than_answered_with_nothing(stack: LocalStack):
+    with pytest.raises(ClientError, match="use FilterLogEvents"):
+        stack.client("logs").start_query(
+            logGroupName=stack.ready["log_group"], startTime=0, endTime=1, queryString="fields @message"
+        )
