@@ -7,6 +7,7 @@ every arrival leaves a row, whatever became of it. Locust's own statistics are f
 their buckets lose up to 5 % and they forget what is in flight at the end.
 """
 
+import argparse
 import gc
 import json
 import logging
@@ -43,6 +44,10 @@ from load.users import User, users_of
 
 LEAD_S = 0.3
 """From the dispatcher's start to the first intended time: room to warm up imports, so that no arrival starts late."""
+
+TOGETHER_S = 2.0
+"""The same for a run of several workers, whose zero the master sets. One that is late, or whose clock is off by more
+than this, has its arrivals behind it when it begins: they leave at once and show as send lag."""
 
 log = logging.getLogger("load")
 
@@ -88,6 +93,7 @@ class Drive:
     record: RunRecord
     record_path: Path
     writer: RowWriter
+    anchor_unix_s: float
     scheduled: int
     api_key: str | None
     feeds_locust: bool
@@ -124,8 +130,8 @@ class Drive:
         gc.collect()
         gc.freeze()
         try:
-            self.anchor_s = time.monotonic() + LEAD_S
-            self.record.anchor_unix_s = time.time() + LEAD_S
+            self.record.anchor_unix_s = self.anchor_unix_s or time.time() + LEAD_S
+            self.anchor_s = time.monotonic() + self.record.anchor_unix_s - time.time()
             write_run(self.record_path, self.record)
             try:
                 users = [gevent.spawn(self._be_user, user) for user in self.users()]
@@ -386,6 +392,7 @@ def _add_arguments(parser: Any) -> None:
     parser.add_argument("--duration", type=float, default=0.0, help="Seconds the plan lasts, instead of the profile's")
     parser.add_argument("--out", default="", help="Directory for the raw records (default out/load-<UTC time>)")
     parser.add_argument("--plan-json", default="", include_in_web_ui=False, help="A whole plan as JSON, or @FILE")
+    parser.add_argument("--anchor-unix-s", type=float, default=0.0, include_in_web_ui=False, help=argparse.SUPPRESS)
     parser.add_argument(
         "--raw-only", action="store_true", default=False, help="Leave reports and verdict to the caller"
     )
@@ -412,6 +419,7 @@ def _prepare(environment: Environment, **_: Any) -> None:
         options.out = f"out/load-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     if isinstance(environment.runner, MasterRunner) and options.num_users is None:
         options.num_users = options.expect_workers  # one dispatcher for each worker
+        options.spawn_rate = options.num_users  # Locust's own one a second would start the last worker as much later
 
 
 def _begin(environment: Environment, **_: Any) -> None:
@@ -438,6 +446,9 @@ def _begin(environment: Environment, **_: Any) -> None:
         anchor_unix_s=time.time(),
         planned=len(range(index, total, workers)) if worker else total,
     )
+    if isinstance(runner, MasterRunner):
+        # The options travel to the workers after this event: one zero for all of them.
+        options.anchor_unix_s = record.anchor_unix_s = time.time() + TOGETHER_S
     record_path = out / (f"run-w{index}.json" if worker else "run.json")
     write_run(record_path, record)
     if isinstance(runner, MasterRunner):
@@ -451,6 +462,7 @@ def _begin(environment: Environment, **_: Any) -> None:
         record=record,
         record_path=record_path,
         writer=RowWriter(out / (f"requests-w{index}.jsonl" if worker else "requests.jsonl")),
+        anchor_unix_s=options.anchor_unix_s if worker else 0.0,
         scheduled=total,
         api_key=api_key(),
         feeds_locust=not options.raw_only,

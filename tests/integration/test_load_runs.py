@@ -236,6 +236,7 @@ def test_workers_share_one_schedule(serve: Callable[..., str], tmp_path: Path) -
     runs = read_runs(out)
     assert [run.role for run in runs] == ["master", "worker", "worker"]
     assert [run.dispatched for run in runs] == [40, 20, 20]
+    assert len({run.anchor_unix_s for run in runs}) == 1, "Locust alone starts one worker a second"
 
 
 def test_users_wait_for_their_answers_beside_a_schedule(serve: Callable[..., str], tmp_path: Path) -> None:
