@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,10 +72,11 @@ def ministack(directory: Path) -> Iterator[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "P_"))}
     local = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SFTP_ENABLED": "0", "IOT_MTLS_ENABLED": "0"}
     with (
+        tempfile.TemporaryDirectory() as scratch,  # it unpacks the layer there, 225 MB
         (directory / "ministack.log").open("w") as log,
         subprocess.Popen(
             [str(ROOT / ".tools" / "ministack" / "bin" / "ministack")], cwd=directory, stdout=log, stderr=log,
-            env={**clean, **local, "TMPDIR": str(directory), "PATH": f"{base_bin()}:{clean['PATH']}"},
+            env={**clean, **local, "TMPDIR": scratch, "PATH": f"{base_bin()}:{clean['PATH']}"},
             start_new_session=True,
         ) as process,
     ):  # fmt: skip
@@ -128,7 +130,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "P_", "O_"))}
         environment |= {
             "AWS_ENDPOINT_URL": base, "AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test", "AWS_CONFIG_FILE": "/dev/null", "TMPDIR": str(directory),
+            "AWS_SECRET_ACCESS_KEY": "test", "AWS_CONFIG_FILE": "/dev/null",
         }  # fmt: skip
         arn = must(step(directory, environment, "layer")).splitlines()[-1]  # after the size table
         must(step(directory, environment, "apigw.package"))
