@@ -1,8 +1,8 @@
 #!/bin/sh
-# Runs a command that anyone's code may command: `confined.sh DIRECTORY COMMAND...`.
+# Runs a command that anyone's code may command: `confined.sh DIRECTORY COMMAND...`. It works in DIRECTORY/run.
 # As root it gets processes and mounts of its own and an ordinary user without any right, so that nothing of the host
-# can be harmed by it; the interpreter stays readable though it may lie in root's own home. As any other user it is
-# that user already, and runs as it is. The shell stays as its parent, with the same environment, like a host process.
+# can be harmed by it; the interpreter stays readable though it may lie in root's own home. As any other user it is that
+# user already, and runs as it is. The shell stays as its parent, with the same environment, like a host process.
 directory=$1
 shift
 if [ "$(id -u)" != 0 ]; then

@@ -2,10 +2,11 @@
 
 import json
 import os
-import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,19 +49,40 @@ LEAKED = {
     "persistence-thread",
     "persistence-forked-process",
 }
-# What a machine without a resolver, IPv6, /dev/shm, root or cffi keeps from working by itself.
-DEPENDS_ON_THE_MACHINE = {
+# What needs more than an open server: root, a resolver, IPv6, /dev/shm, a main thread, a framing of one's own to break.
+NOT_HERE = {
     f"security.corpus.program[{name}]"
     for name in (
-        "network-dns-lookup",
-        "network-raw-ipv6",
+        "answer-event-in-the-output",
+        "answer-unencodable-output",
+        "credentials-credential-files",
+        "credentials-proc-parent-memory",
+        "credentials-settings-of-the-deployment",
+        "file-read-through-a-hard-link",
+        "file-write-bytecode-of-a-library",
         "file-write-in-shared-memory",
         "file-write-into-the-libraries",
+        "file-write-mode-of-a-library",
+        "file-write-nameless-file",
+        "native-terminal-fork",
+        "network-dns-by-name",
+        "network-dns-lookup",
+        "network-host-name",
+        "network-packet-socket",
+        "network-raw-ipv6",
+        "network-reverse-name",
+        "network-service-by-name",
+        "persistence-module-on-the-path",
         "persistence-shared-memory-segment",
-        "credentials-proc-parent-memory",
+        "persistence-signal-handler",
         "process-cffi-libc-system",
+        "signal-core-dump-filter",
+        "signal-first-to-be-killed",
+        "signal-new-namespaces",
+        "signal-priority-of-the-group",
     )
 }
+LEAST_LEAKED = 0.95
 REFUSED = {
     "benign-words-in-a-string",
     "benign-words-in-a-comment",
@@ -77,44 +99,50 @@ class Running:
 
     process: subprocess.Popen[str]
     url: str
+    folder: Path
 
     def stop(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
         assert self.process.stdout is not None
         self.process.stdout.close()
+        shutil.rmtree(self.folder)
 
 
-def started(arguments: list[str], folder: Path, **environment: str) -> Running:
-    """Starts a server on a port of its own. Its parent is a shell with the same environment, like a host process."""
-    command = shlex.join([sys.executable, "-P", str(SERVERS / arguments[0]), "0", *arguments[1:]])
+def started(arguments: list[str], **environment: str) -> Running:
+    """Starts a server on a port of its own, as a user without rights whose parent is a shell of that user."""
+    folder = Path(tempfile.mkdtemp(prefix="broken-server-"))  # that user can come here, unlike to pytest's directories
+    folder.chmod(0o755)
+    command = [sys.executable, "-P", str(SERVERS / arguments[0]), "0", *arguments[1:]]
     process = subprocess.Popen(
-        ["sh", "-c", f"{command}; true"],
+        ["sh", str(SERVERS / "confined.sh"), str(folder), *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        cwd=folder,
         env=os.environ | environment,
         start_new_session=True,
     )
     assert process.stdout is not None
-    return Running(process, process.stdout.readline().strip())
+    return Running(process, process.stdout.readline().strip(), folder)
 
 
 @contextmanager
 def judged(options: list[str], out: Path, *arguments: str) -> Iterator[dict[str, Any]]:
     """The report of a security run on the naive server, which finds an HTTP server where the Runtime API would be."""
-    stand_in = started(["reference.py"], out)
+    stand_in = started(["reference.py"])
     naive = started(
         ["naive.py", *options],
-        out,
         AWS_LAMBDA_RUNTIME_API=stand_in.url.removeprefix("http://"),
+        AWS_ACCESS_KEY_ID="not-a-real-name-of-anyone",
         AWS_SECRET_ACCESS_KEY="not-a-real-secret-of-anyone",
         LAMBDA_TASK_ROOT=str(SERVERS),
     )
     try:
         code = run([naive.url, "--only", "security", "--json", "--out", str(out / "results"), *arguments])
-        yield json.loads((out / "results" / "report.json").read_text()) | {"returned": code}
+        yield json.loads((out / "results" / "report.json").read_text()) | {
+            "returned": code,
+            "results": str(out / "results"),
+        }
     finally:
         naive.stop()
         stand_in.stop()
@@ -152,8 +180,16 @@ def test_word_matching_refuses_ordinary_code(report: dict[str, Any], program: st
     assert verdicts(report)[program] == "REFUSED"
 
 
-def test_forbidden_words_are_counted_as_blocked(report: dict[str, Any]) -> None:
-    assert verdicts(report)["process-os-system"] == "BLOCKED"
+def test_forbidden_words_are_counted_as_blocked_and_explain_nothing_of_where(report: dict[str, Any]) -> None:
+    found = {check["security"]["program"]: check["security"] for check in report["checks"] if check["security"]}
+    assert found["process-os-system"]["verdict"] == "BLOCKED"
+    assert found["process-os-system"]["explains"] == "operation"
+
+
+def test_scorecard_names_what_got_through(report: dict[str, Any]) -> None:
+    page = (Path(report["results"]) / "scorecard.md").read_text()
+    assert all(f"| {program} | LEAKED |" in page for program in LEAKED)
+    assert all(f"- {program}: " in page for program in REFUSED)
 
 
 def test_secret_itself_is_in_no_report(report: dict[str, Any]) -> None:
@@ -161,13 +197,14 @@ def test_secret_itself_is_in_no_report(report: dict[str, Any]) -> None:
 
 
 def test_every_attack_works_where_nothing_is_forbidden(tmp_path: Path) -> None:
-    """The corpus attacks: on an open server each program of the default set sees its effect and proves it."""
+    """The corpus attacks: on an open server each program of the default set sees its effect and proves it, and none
+    makes the server ill, though nothing protects it."""
     with judged(["--no-words", "--same-seed"], tmp_path, "--profile", "kernel") as found:
-        attacks = {
-            check["id"]: f"{check['security']['verdict']} {check['security']['evidence']}"
-            for check in found["checks"]
-            if check["security"] and check["security"]["kind"] in ("attack", "persistence")
-        }
-    assert len(attacks) > 80
-    contained = {name: told for name, told in attacks.items() if not told.startswith("LEAKED")}
-    assert {name: told for name, told in contained.items() if name not in DEPENDS_ON_THE_MACHINE} == {}
+        told = [check["security"] | {"id": check["id"]} for check in found["checks"] if check["security"]]
+    attacks = {one["id"]: one for one in told if one["kind"] in ("attack", "persistence")}
+    tried = {name: one for name, one in attacks.items() if one["verdict"] != "UNSUPPORTED"}
+    failed = {name: f"{one['verdict']} {one['evidence']}" for name, one in tried.items() if one["verdict"] != "LEAKED"}
+    assert {name: why for name, why in failed.items() if name not in NOT_HERE} == {}
+    assert len(tried) > 450
+    assert len(failed) <= (1 - LEAST_LEAKED) * len(tried)
+    assert [one["id"] for one in told if one["lost"]] == []
