@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ops import tables
+from ops import insights, tables
+from ops.aws import aws_sentences
 from ops.command import (
     Selection,
     Surroundings,
@@ -29,7 +30,7 @@ from ops.invocations import Ledger, fold
 from ops.logs import LATE_MS, Seen, read_events, write_events
 from ops.pricing import FREE_TMP_MB
 from ops.summary import Summary, summarise
-from ops.times import show
+from ops.times import show, to_ms
 
 HELP = "invocations, cold starts, durations, memory, errors and cost of a range"
 EXAMPLES = """examples:
@@ -39,6 +40,7 @@ EXAMPLES = """examples:
   AWS_ENDPOINT_URL=http://127.0.0.1:8080 python -m ops report     the local stack's logs
   python -m ops report --since today --compare yesterday..today
   python -m ops report --from out/report-20261124T061500Z         the same report again, without AWS
+  python -m ops report --since 30d --insights           too much to pull: AWS counts, at $0.005 a GB and query
 """
 
 EVENTS = "events.jsonl"
@@ -68,6 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare", metavar="DIR|START..END", help="also compare with an earlier run's folder, or with another range"
     )
+    parser.add_argument(
+        "--insights", action="store_true", help="by Logs Insights queries, for a range too large to pull; AWS only"
+    )
     parser.add_argument("--out", metavar="DIR", help="folder for the files (default out/report-<UTC time>)")
     parser.add_argument("--json", action="store_true", help="print summary.json instead of tables")
     bill = parser.add_argument_group("what the bill depends on beside the logs")
@@ -79,6 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, around: Surroundings) -> int:
     """Makes the report. Raises Inconclusive when no invocation was reported in the range."""
+    if args.insights or (args.from_run and (Path(args.from_run) / insights.ROWS).exists()):
+        return _by_insights(args, around)
     if args.from_run:
         folder = Path(args.from_run)
         asked = read_request(folder)
@@ -92,6 +99,38 @@ def run(args: argparse.Namespace, around: Surroundings) -> int:
     as_json = write(summary, ledger, folder, around)
     around.out.write(as_json if args.json else tables.text(summary, around.zone, **_terminal(around)))
     around.say(f"Files in {folder}: {EVENTS}, summary.json, summary.md, report.html, report.png")
+    return EXIT_PASS
+
+
+def _by_insights(args: argparse.Namespace, around: Surroundings) -> int:
+    """The report without the events: rows first, then tables. Pictures and comparisons take every invocation."""
+    if args.compare or args.settle:
+        raise UsageError("--compare and --settle take every event; they do not go with --insights.")
+    if args.from_run:
+        folder = Path(args.from_run)
+        asked = read_request(folder)
+    else:
+        selection = selection_of(args, around)
+        folder = run_folder(args.out, "report", around.now())
+        asked = _write_request(folder, selection)
+        span = to_ms(selection.start), to_ms(selection.end)
+        with aws_sentences(selection.account):
+            done = insights.write_rows(
+                selection.client, selection.groups, *span, selection.pace, folder / insights.ROWS
+            )
+            with_progress(done, f"of {len(insights.QUERIES)} queries", around)
+    bill = {"architecture": args.arch, "gateway": args.gateway, "tmp_mb": args.tmp_mb}
+    summary = insights.summarise(
+        insights.read_rows(folder / insights.ROWS), source=asked.source, groups=asked.groups, start=asked.start,
+        end=asked.end, **bill,
+    )  # fmt: skip
+    if not summary.invocations:
+        raise Inconclusive(f"{', '.join(asked.groups)} has no finished invocation in the range; widen --since.")
+    as_json = summary.model_dump_json(by_alias=True, indent=2) + "\n"
+    (folder / "summary.json").write_text(as_json, encoding="utf-8")
+    (folder / "summary.md").write_text(tables.markdown(summary, around.zone), encoding="utf-8")
+    around.out.write(as_json if args.json else tables.text(summary, around.zone, **_terminal(around)))
+    around.say(f"Files in {folder}: {insights.ROWS}, summary.json, summary.md")
     return EXIT_PASS
 
 
@@ -149,8 +188,7 @@ def pull_to(folder: Path, selection: Selection, around: Surroundings, settle_s: 
 
     With `settle_s`, waits until that long after the range's end and sweeps up what CloudWatch received late.
     """
-    asked = Request(source=selection.source, groups=list(selection.groups), start=selection.start, end=selection.end)
-    (folder / "request.json").write_text(asked.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    asked = _write_request(folder, selection)
     seen = Seen()
     with_progress(write_events(selection.batches(seen=seen), folder / EVENTS), "events", around)
     settled = selection.end + timedelta(seconds=settle_s or LATE_MS / 1000)
@@ -158,6 +196,12 @@ def pull_to(folder: Path, selection: Selection, around: Surroundings, settle_s: 
         _sweep(folder, selection, around, seen, settled)
     elif around.now() < settled and not selection.account.is_local:
         around.say("CloudWatch may still receive events of the last 90 s; --settle 90 waits for them.")
+    return asked
+
+
+def _write_request(folder: Path, selection: Selection) -> Request:
+    asked = Request(source=selection.source, groups=list(selection.groups), start=selection.start, end=selection.end)
+    (folder / "request.json").write_text(asked.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return asked
 
 

@@ -20,7 +20,7 @@ SCHEMA = "ops-report/1"
 QUANTILES = (0.5, 0.95, 0.99)
 # Less than this share of the memory left at the peak is worth a warning: one larger input away from being killed.
 SCARCE_HEADROOM = 0.10
-_TOP_CALLERS = 20
+TOP_CALLERS = 20
 
 
 class _Model(BaseModel):
@@ -115,9 +115,12 @@ class ToolCallSummary(_Model):
 
 
 class Concurrency(_Model):
-    """The most invocations under way at one moment, and how many environments (log streams) there were."""
+    """The most invocations under way at one moment, and how many environments (log streams) there were.
 
-    peak: int
+    `peak` is null in a report by Logs Insights, which sees no invocation beside another.
+    """
+
+    peak: int | None
     environments: int
 
 
@@ -194,10 +197,10 @@ def summarise(
             last_event=_moment(ledger.last_ms, start),
         ),
         invocations=len(inv),
-        failures={kind: _rate(int((inv.outcomes == kind).sum()), len(inv)) for kind in FAILURES},
+        failures={kind: rate(int((inv.outcomes == kind).sum()), len(inv)) for kind in FAILURES},
         unfinished=len(ledger.unfinished),
         failed_inits=sum(p.kind == "init" for p in ledger.problems),
-        cold=_rate(int(cold.sum()), len(inv)),
+        cold=rate(int(cold.sum()), len(inv)),
         cold_by=_cold_rows(inv),
         duration_ms={
             "all": distribution(inv.duration_ms),
@@ -235,7 +238,8 @@ def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _rate(count: int, n: int) -> Rate:
+def rate(count: int, n: int) -> Rate:
+    """`count` of `n` as a share with its interval."""
     low, high = proportion_interval(count, n)
     return Rate(count=count, share=count / n if n else 0.0, low=low, high=high)
 
@@ -281,23 +285,26 @@ def _memory_rows(inv: Invocations) -> list[Memory]:
         if size is None or not len(used):
             continue
         peak = float(used.max())
-        rows.append(
-            Memory(
-                size_mb=size,
-                invocations=len(used),
-                max_used_mb=peak,
-                p95_used_mb=percentile(used, 0.95).value,
-                headroom_mb=size - peak,
-                headroom_share=(size - peak) / size,
-            )
-        )
+        rows.append(memory_row(size, len(used), peak, percentile(used, 0.95).value))
     return rows
+
+
+def memory_row(size_mb: float, invocations: int, max_used_mb: float, p95_used_mb: float | None) -> Memory:
+    """The row of one size, with its headroom."""
+    return Memory(
+        size_mb=size_mb,
+        invocations=invocations,
+        max_used_mb=max_used_mb,
+        p95_used_mb=p95_used_mb,
+        headroom_mb=size_mb - max_used_mb,
+        headroom_share=(size_mb - max_used_mb) / size_mb,
+    )
 
 
 def _calls(calls: ToolCalls) -> ToolCallSummary:
     tools = sorted({tool for tool, _ in calls.outcomes})
     total = {tool: sum(n for (name, _), n in calls.outcomes.items() if name == tool) for tool in tools}
-    callers = sorted(calls.callers.items(), key=lambda item: -item[1].calls)[:_TOP_CALLERS]
+    callers = sorted(calls.callers.items(), key=lambda item: -item[1].calls)[:TOP_CALLERS]
     return ToolCallSummary(
         tools=[ToolRow(tool=t, calls=total[t], failed=total[t] - calls.outcomes[t, "ok"]) for t in tools],
         failures=dict(calls.failures.most_common()),
@@ -326,10 +333,17 @@ def _cost(ledger: Ledger, architecture: pricing.Architecture, gateway: pricing.G
         restored_gb=float(gb[~np.isnan(inv.restore_ms)].sum()),
         log_bytes=ledger.log_bytes,
     )
+    return cost_of(usage, architecture, gateway, tmp_mb)
+
+
+def cost_of(
+    usage: pricing.Usage, architecture: pricing.Architecture, gateway: pricing.Gateway, tmp_mb: float
+) -> CostSummary:
+    """The dollars of `usage`, part by part, with the prices they rest on."""
     dollars = pricing.cost(usage, architecture, gateway)
     return CostSummary(
         total=dollars.total,
-        per_million_invocations=dollars.total / len(inv) * 1e6 if len(inv) else None,
+        per_million_invocations=dollars.total / usage.requests * 1e6 if usage.requests else None,
         duration=dollars.duration,
         init=dollars.init,
         requests=dollars.requests,
@@ -348,14 +362,19 @@ def _cost(ledger: Ledger, architecture: pricing.Architecture, gateway: pricing.G
     )
 
 
-def _notes(ledger: Ledger) -> list[str]:
-    inv = ledger.invocations
-    notes = [
+def scarce_notes(rows: Sequence[Memory]) -> list[str]:
+    """A sentence for each size that left too little memory."""
+    return [
         f"At {row.size_mb:g} MB an invocation used {row.max_used_mb:g} MB, which leaves {row.headroom_share:.0%}: "
         "give the function more memory before it is killed for it."
-        for row in _memory_rows(inv)
+        for row in rows
         if row.headroom_share < SCARCE_HEADROOM
     ]
+
+
+def _notes(ledger: Ledger) -> list[str]:
+    inv = ledger.invocations
+    notes = scarce_notes(_memory_rows(inv))
     timeouts = int((inv.outcomes == "timeout").sum())
     unbilled = int((np.isnan(inv.billed_ms) | np.isnan(inv.memory_size_mb)).sum())
     unknown = ledger.lines.get("Platform", 0)

@@ -71,7 +71,8 @@ def _invocations(s: Summary) -> Table:
         rows.append(("failed init", str(s.failed_inits), "", ""))
     if s.unfinished:
         rows.append(("no REPORT yet", str(s.unfinished), "", ""))
-    rows.append(("peak concurrency", str(s.concurrency.peak), "", ""))
+    if s.concurrency.peak is not None:
+        rows.append(("peak concurrency", str(s.concurrency.peak), "", ""))
     rows.append(("environments", str(s.concurrency.environments), "", ""))
     return Table("Invocations", ("", "count", "share", "95 % interval"), tuple(rows))
 
