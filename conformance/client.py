@@ -12,6 +12,7 @@ from typing import cast
 
 from conformance.messages import (
     JSON_HEADERS,
+    OLDER,
     Era,
     Judged,
     Reply,
@@ -87,7 +88,7 @@ class Client:
     def _session_header(self, headers: Sequence[Header]) -> list[Header]:
         given = {name.lower(): value for name, value in headers}
         version = given.get("mcp-protocol-version")
-        belongs = self.session_id and version not in (None, Era.MODERN) and "mcp-session-id" not in given
+        belongs = version in (*OLDER, Era.HANDSHAKE) and "mcp-session-id" not in given
         return [("Mcp-Session-Id", self.session_id)] if belongs and self.session_id else []
 
     def _exchange(self, request: Request, timeout_s: float, *, allow_partial: bool, half_close: bool) -> Answer:

@@ -60,6 +60,13 @@ class _Revision:
         meta = _object({}, {"io.modelcontextprotocol/serverInfo": self.implementation}) if self.modern else OBJECT
         return _object(always, {"_meta": meta, **(optional or {})})
 
+    def asking(self, complete: Schema) -> Schema:
+        """A result that may ask the client for input instead, as three methods may since 2026-07-28."""
+        if not self.modern:
+            return complete
+        asks = _object({"resultType": STRING}, {"inputRequests": _map(OBJECT), "requestState": STRING, "_meta": OBJECT})
+        return {"if": _object({"resultType": {"const": "input_required"}}), "then": asks, "else": complete}
+
     def page(self, member: str, item: Schema) -> Schema:
         return self.result({member: _list(item)}, {"nextCursor": STRING}, cacheable=True)
 
@@ -157,14 +164,14 @@ class _Revision:
         completion = _object({"values": values}, {"total": INTEGER, "hasMore": BOOLEAN})
         found = {
             "tools/list": self.page("tools", self.tool),
-            "tools/call": self.result({"content": _list(self.block)}, {"isError": BOOLEAN, **structured}),
+            "tools/call": self.asking(self.result({"content": _list(self.block)}, {"isError": BOOLEAN, **structured})),
             "prompts/list": self.page("prompts", prompt),
-            "prompts/get": self.result({"messages": _list(message)}, {"description": STRING}),
+            "prompts/get": self.asking(self.result({"messages": _list(message)}, {"description": STRING})),
             "resources/list": self.page("resources", _object({"uri": URI, "name": STRING}, self.resource)),
             "resources/templates/list": self.page(
                 "resourceTemplates", _object({"uriTemplate": STRING, "name": STRING}, template)
             ),
-            "resources/read": self.result({"contents": _list(self.contents)}, cacheable=True),
+            "resources/read": self.asking(self.result({"contents": _list(self.contents)}, cacheable=True)),
             "completion/complete": self.result({"completion": completion}),
         }
         if self.modern:

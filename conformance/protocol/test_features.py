@@ -54,8 +54,9 @@ def test_listed_prompts_can_be_got(client: Client, era: Era, discovery: Discover
     for prompt in prompts:
         filled = dict.fromkeys(arguments_of(prompt, required=True), "1")
         reply = client.call(era, "prompts/get", {"name": prompt["name"], "arguments": filled})
-        if reply.error and filled:
-            continue  # it may have its reasons against "1"
+        asks = (reply.result or {}).get("resultType") == "input_required"
+        if asks or (reply.error and filled):
+            continue  # it wants what this client cannot give, or has its reasons against "1"
         expect_result(reply)
 
 

@@ -105,6 +105,21 @@ def test_unsupported_version_is_named(modern: Client) -> None:
     expect(isinstance(data, dict) and data.get("requested") == version, "data.requested is not the version.", got=error)
 
 
+@requirement("T26-29")
+def test_supported_versions_are_told_the_same_everywhere(modern: Client) -> None:
+    version = "1900-01-01"
+    reply = modern.call(
+        MODERN, "tools/list", {"_meta": modern_meta(version)}, headers={"MCP-Protocol-Version": version}
+    )
+    data = (reply.error or {}).get("data")
+    in_error = data.get("supported") if isinstance(data, dict) else None
+    discovered = expect_result(modern.call(MODERN, "server/discover"))["supportedVersions"]
+    if not isinstance(in_error, list) or not isinstance(discovered, list):
+        pytest.skip("the error lists no versions, which another check tells")
+    same = sorted(map(str, in_error)) == sorted(map(str, discovered))
+    expect(same, "The error and server/discover name different versions.", expected=discovered, got=in_error)
+
+
 @requirement("T26-15")
 @pytest.mark.parametrize(
     "method",
@@ -119,7 +134,10 @@ def test_unimplemented_method_is_404(modern: Client, method: str) -> None:
 def test_undeclared_capability_is_not_served(modern: Client, discovery: Discovery, method: str) -> None:
     if OPTIONAL_METHODS[method] in discovery.capabilities(MODERN):
         pytest.skip(f"the endpoint declares {OPTIONAL_METHODS[method]}")
-    expect_error(modern.call(MODERN, method, {}), -32601, status=(404,))
+    # Right params, so that a server which looks at them first has nothing else to object to.
+    completion = {"ref": {"type": "ref/prompt", "name": "x"}, "argument": {"name": "a", "value": ""}}
+    params = completion if method == "completion/complete" else {}
+    expect_error(modern.call(MODERN, method, params, result_schema=False), -32601, status=(404,))
 
 
 @requirement("T26-16")
@@ -281,6 +299,8 @@ def test_unknown_client_extension_is_ignored(modern: Client) -> None:
 @requirement("T26-05")
 def test_notification_is_accepted_without_a_body(modern: Client) -> None:
     answer = modern.notify(MODERN, "notifications/cancelled", {"requestId": 987654, "_meta": modern_meta()})
+    if 400 <= answer.status < 500:
+        pytest.skip("the endpoint accepts no notification, as it may: none is defined over HTTP")
     expect_status(answer, 202)
     expect(not answer.body, "A notification was answered with a body.", got=answer.body.decode(errors="replace"))
 

@@ -33,6 +33,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 META = "io.modelcontextprotocol"
 MODERN = "2026-07-28"
 HANDSHAKE = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
+SUPPORTED = [MODERN, HANDSHAKE[0]]
 MAX_BODY = 4 << 20
 SERVER_INFO = {"name": "reference", "version": "1.0"}
 # The smallest PNG there is: one pixel.
@@ -436,7 +437,9 @@ def _check_routing(call: Call, method: str, params: Any, version: Any) -> None:
         raise Refusal(400, -32020, "MCP-Protocol-Version and _meta differ")
     taken = call.fault == "unacceptable-notification-taken" and "id" not in call.message
     if version != MODERN and call.fault != "any-version-served" and not taken:
-        data = None if call.fault == "supported-versions-untold" else {"supported": [MODERN], "requested": version}
+        data = None if call.fault == "supported-versions-untold" else {"supported": SUPPORTED, "requested": version}
+        if data and call.fault == "versions-told-twice":
+            data["supported"] = [MODERN]
         raise Refusal(400, -32022, "Unsupported protocol version", data)
     if "id" not in call.message:
         return
@@ -493,7 +496,7 @@ def _dispatch(call: Call, method: str, params: dict[str, Any]) -> Any:
     if method == "tools/call":
         return _call_tool(call, params)
     if modern and method == "server/discover":
-        versions = ["2025-11-25"] if call.fault == "discover-hides-version" else [MODERN, HANDSHAKE[0]]
+        versions = ["2025-11-25"] if call.fault == "discover-hides-version" else SUPPORTED
         return {"supportedVersions": versions, "capabilities": _capabilities(call), "instructions": "Runs Python."}
     if call.fault == "modern-alone-untold" and not modern:
         raise Refusal(400, -32601, "Not here")
@@ -610,7 +613,8 @@ def _call_tool(call: Call, params: dict[str, Any]) -> dict[str, Any]:
     if name not in [tool["name"] for tool in TOOLS]:
         if call.fault == "unknown-tool-is-a-result":
             return {"content": [{"type": "text", "text": f"Unknown tool: {name}"}], "isError": True}
-        raise Refusal(400 if call.era == "modern" else 200, -32602, f"Unknown tool: {name}")
+        code = -32603 if call.fault == "unknown-tool-code-changed" else -32602
+        raise Refusal(400 if call.era == "modern" else 200, code, f"Unknown tool: {name}")
     if name == "list_preinstalled_packages":
         names = ("numpy", "pandas") if call.fault == "package-missing" else ("numpy", "pandas", "matplotlib")
         return _result(call, {"packages": [{"name": one, "version": "2.0.1"} for one in names]})
