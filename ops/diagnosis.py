@@ -343,6 +343,29 @@ def role(f: Facts) -> Iterator[Finding]:
         )
 
 
+def bucket(f: Facts) -> Iterator[Finding]:
+    """The bucket that deployments upload code and layer to is there, ours, and where the function is."""
+    if f.bucket is None:
+        return
+    if f.bucket.missing:
+        yield Finding(
+            "bucket", "wrong", f"BUCKET names {f.bucket_name}, which does not exist, so nothing can be deployed.",
+            f"aws s3 mb s3://{f.bucket_name}, or leave BUCKET out and SAM makes one of its own",
+        )  # fmt: skip
+    elif f.bucket.value is None:
+        yield Finding(
+            "bucket", "wrong", f"These credentials may not use {f.bucket_name}, which BUCKET names ({f.bucket.refused}).",
+            "allow your user s3:ListBucket, s3:GetObject and s3:PutObject on it, or name a bucket of your own",
+        )  # fmt: skip
+    elif (there := f.bucket.value.get("BucketRegion") or f.region) != f.region:
+        yield Finding(
+            "bucket", "wrong", f"The bucket {f.bucket_name} is in {there}; Lambda takes code from {f.region} alone.",
+            f"aws s3 mb s3://NAME --region {f.region}, and name that as BUCKET",
+        )  # fmt: skip
+    else:
+        yield Finding("bucket", "ok", f"The bucket {f.bucket_name} is there; that it may be written to was not tried.")
+
+
 def _allow(refused: str | None) -> str:
     return f"allow your user {refused.partition(':')[0]}" if refused else ""
 
@@ -365,4 +388,5 @@ CHECKS: tuple[Check, ...] = (
     memory,
     log_group,
     role,
+    bucket,
 )

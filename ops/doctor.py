@@ -6,6 +6,7 @@ It must not change anything: it calls the endpoint four times and asks AWS read-
 import argparse
 import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,7 +18,8 @@ from ops.command import LAMBDA_PREFIX, Surroundings, account_of, add_account_fla
 from ops.diagnosis import Finding, diagnose
 from ops.failures import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS, EXIT_UNREACHABLE, UsageError
 from ops.logs import Pace, groups_there
-from ops.probes import Facts, ask_aws, ask_endpoint
+from ops.probes import Facts, ask_aws, ask_bucket, ask_endpoint
+from ops.settings_file import read_setting
 from ops.times import parse_moment, to_ms
 
 HELP = "find what is wrong with an endpoint and its function, and how to mend it"
@@ -26,6 +28,7 @@ EXAMPLES = """examples:
   python -m ops doctor --function code-interpreter           AWS's side only
   AWS_ENDPOINT_URL=http://127.0.0.1:8080 MCP_ENDPOINT_URL=http://127.0.0.1:8080/dev/lambda/mcp/ python -m ops doctor
 """
+_SETTINGS = Path("etc/environment.sh")
 _MARKS = {"ok": ("ok     ", "green"), "wrong": ("WRONG  ", "bold red"), "unknown": ("unknown", "yellow")}
 # Troubles that mean nobody let us in, as opposed to something found wrong inside.
 _SHUT_OUT = {"endpoint", "key", "stage"}
@@ -39,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--since", default="24h", metavar="TIME", help="judge memory by invocations since (default 24h)"
+    )
+    parser.add_argument(
+        "--bucket", metavar="NAME", help="S3 bucket of deployments (else BUCKET, also of etc/environment.sh)"
     )
     parser.add_argument("--no-aws", action="store_true", help="look at the endpoint only")
     parser.add_argument("--out", metavar="DIR", help="folder for findings.jsonl (default out/doctor-<UTC time>)")
@@ -88,7 +94,9 @@ def _aws_facts(args: argparse.Namespace, around: Surroundings) -> dict[str, Any]
         name = args.function or os.environ.get("P_FN_NAME") or _only_function(account, pace)
         if name:
             around.say(f"asking AWS about {name} ...")
-        return ask_aws(account, name, to_ms(since), to_ms(now + timedelta(seconds=1)), pace) if name else {}
+        facts = ask_aws(account, name, to_ms(since), to_ms(now + timedelta(seconds=1)), pace) if name else {}
+        bucket = args.bucket or os.environ.get("BUCKET") or read_setting(_SETTINGS, "BUCKET")
+        return facts | (ask_bucket(account, bucket) if bucket else {})
 
 
 def _only_function(account: Account, pace: Pace) -> str | None:

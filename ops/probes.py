@@ -13,7 +13,7 @@ from typing import Any
 import botocore.exceptions
 import httpx
 
-from ops.aws import Account, error_code, iam_client, lambda_client, logs_client
+from ops.aws import Account, error_code, iam_client, lambda_client, logs_client, s3_client
 from ops.invocations import Ledger, fold
 from ops.logs import Pace, pull
 
@@ -66,6 +66,9 @@ class Facts:
     layers: Mapping[str, Asked] = field(default_factory=dict)
     log_group: Asked | None = None
     role_actions: Asked | None = None
+    region: str | None = None
+    bucket_name: str | None = None
+    bucket: Asked | None = None
     recent: Ledger | None = None
 
 
@@ -143,6 +146,12 @@ def ask_aws(account: Account, function_name: str, start_ms: int, end_ms: int, pa
     return facts
 
 
+def ask_bucket(account: Account, name: str) -> dict[str, Any]:
+    """S3's part of the facts: whether the bucket that deployments upload to is there for us, and where."""
+    asked = _ask(lambda: s3_client(account).head_bucket(Bucket=name))
+    return {"region": account.region, "bucket_name": name, "bucket": asked}
+
+
 def _log_group(account: Account, name: str) -> Asked:
     def find() -> Mapping[str, Any]:
         found = logs_client(account).describe_log_groups(logGroupNamePrefix=name)["logGroups"]
@@ -186,8 +195,8 @@ def _ask(question: Callable[[], Mapping[str, Any]]) -> Asked:
         return Asked(value=question())
     except botocore.exceptions.ClientError as problem:
         code = error_code(problem)
-        if code in {"ResourceNotFoundException", "NoSuchEntity"}:
+        if code in {"ResourceNotFoundException", "NoSuchEntity", "NoSuchBucket", "404"}:
             return Asked(missing=True)
-        if code in {"AccessDenied", "AccessDeniedException"}:
+        if code in {"AccessDenied", "AccessDeniedException", "403"}:
             return Asked(refused=f"{problem.operation_name}: {code}")
         raise

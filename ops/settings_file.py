@@ -1,9 +1,18 @@
-"""Writes one setting into the file that deployments are made from, and leaves every other line as it is."""
+"""Reads and writes one setting of the file that deployments are made from, and leaves every other line as it is."""
 
 import re
 from pathlib import Path
 
 from ops.failures import UsageError
+
+
+def read_setting(path: Path, name: str) -> str | None:
+    """The last value that the file gives `name`, without quotes; None where it gives none or is not there."""
+    if not path.is_file():
+        return None
+    text = path.read_text(encoding="utf-8")
+    values = re.findall(rf"^\s*(?:export\s+)?{re.escape(name)}=(.*)$", text, re.MULTILINE)
+    return values[-1].strip().strip("'\"") or None if values else None
 
 
 def write_setting(path: Path, name: str, value: str) -> str:

@@ -116,9 +116,9 @@ def client(stack):
 
 @pytest.fixture
 def doctor(stack, tmp_path):
-    def examine(endpoint=None, function=None):
+    def examine(endpoint=None, function=None, *more):
         argv = ["--endpoint", endpoint or stack["endpoint"], "--function", function or stack["function_name"]]
-        done = ops(stack, "doctor", "--json", "--out", str(tmp_path), *argv)
+        done = ops(stack, "doctor", "--json", "--out", str(tmp_path), *argv, *more)
         findings = [json.loads(line) for line in done.stdout.splitlines()]
         return done.returncode, {f["id"] for f in findings if f["level"] == "wrong"}, done.stderr
 
@@ -176,6 +176,25 @@ def test_a_role_that_allows_more_than_logs_is_named(stack, client, doctor):
         assert doctor()[:2] == (1, {"role"})
     finally:
         iam.delete_role_policy(RoleName=role, PolicyName="wide")
+
+
+def test_a_bucket_that_is_not_there_is_named_and_one_that_is_there_is_fine(client, doctor):
+    assert doctor(None, None, "--bucket", "deployments-of-ops")[:2] == (1, {"bucket"})
+    client("s3").create_bucket(Bucket="deployments-of-ops")
+    assert doctor(None, None, "--bucket", "deployments-of-ops")[:2] == (0, set())
+
+
+def test_the_log_format_is_read(stack, tmp_path):
+    done = ops(stack, "doctor", "--json", "--out", str(tmp_path), "--function", stack["function_name"])
+    assert {f["says"] for f in map(json.loads, done.stdout.splitlines()) if f["id"] == "log-format"} == {
+        "Log format JSON."
+    }
+
+
+def test_insights_that_the_stack_does_not_have_are_said_so(stack, calls, tmp_path):
+    done = ops(stack, "report", "--insights", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "leave out --insights" in done.stderr
 
 
 @pytest.fixture

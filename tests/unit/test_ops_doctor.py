@@ -59,6 +59,9 @@ WELL = Facts(
     layers={ARN: Asked({"CompatibleRuntimes": ["python3.12"], "CompatibleArchitectures": ["x86_64"]})},
     log_group=Asked({"logGroupName": "/aws/lambda/code-interpreter", "retentionInDays": 30}),
     role_actions=Asked({"logs:CreateLogStream": "logs-only", "logs:PutLogEvents": "logs-only"}),
+    region="us-east-1",
+    bucket_name="deployments",
+    bucket=Asked({"BucketRegion": "us-east-1"}),
     recent=ledger((10, 200, ""), (12, 300, "")),
 )
 
@@ -141,6 +144,11 @@ def test_a_deployment_in_order_has_nothing_wrong():
         ),
         pytest.param({"role_actions": Asked({"s3:*": "Admin"})}, "role", 1, "remove those", id="role-too-wide"),
         pytest.param({"role_actions": Asked({"*": "Admin"})}, "role", 1, "remove those", id="role-all"),
+        pytest.param({"bucket": Asked(missing=True)}, "bucket", 1, "aws s3 mb s3://deployments", id="no-bucket"),
+        pytest.param({"bucket": Asked(refused="HeadBucket: 403")}, "bucket", 1, "s3:PutObject", id="bucket-not-ours"),
+        pytest.param(
+            {"bucket": Asked({"BucketRegion": "eu-west-1"})}, "bucket", 1, "--region us-east-1", id="bucket-elsewhere"
+        ),
     ],
 )  # fmt: skip
 def test_one_thing_broken_is_one_thing_named(broken, finding, code, mend):

@@ -29,7 +29,7 @@ from ops.failures import Inconclusive, OpsError, UsageError
 from ops.invocations import fold
 from ops.logs import LogEvent
 from ops.memory_model import DEFAULT_SIZES, Pricing
-from ops.settings_file import write_setting
+from ops.settings_file import read_setting, write_setting
 from ops.tune import Goal, predict_from_logs, tune_memory
 
 NAME = "code-interpreter"
@@ -326,6 +326,21 @@ def test_a_setting_is_written_and_nothing_else_changed(tmp_path, before, after):
     path.write_text(before)
     write_setting(path, "P_FN_MEMORY", "1024")
     assert path.read_text() == after
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        pytest.param("BUCKET=a\nexport BUCKET='b'\n", "b", id="the-last-without-quotes"),
+        pytest.param("#BUCKET=a\nMY_BUCKET=b\n", None, id="a-comment-and-another-name-are-none"),
+        pytest.param("BUCKET=\n", None, id="empty-is-none"),
+    ],
+)
+def test_a_setting_is_read(tmp_path, text, value):
+    path = tmp_path / "environment.sh"
+    assert read_setting(path, "BUCKET") is None
+    path.write_text(text)
+    assert read_setting(path, "BUCKET") == value
 
 
 def test_the_command_tunes_writes_files_and_applies(tmp_path, monkeypatch):
