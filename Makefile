@@ -4,7 +4,6 @@ SHELL := /bin/sh
 # Bytecode is half of the import time; a shell may have switched it off.
 unexport PYTHONDONTWRITEBYTECODE
 
--include etc/environment.sh
 -include sam/deploy.mk
 
 PY := .venv/bin/python
@@ -26,6 +25,10 @@ setup: .venv/.ready ## .venv from the pins (every other target calls it)
 pins: .venv/.ready ## compile requirements/*.txt anew from the *.in files
 	.tools/uv/bin/uv pip compile -q --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-header requirements/dev.in -o requirements/dev.txt
 	.tools/uv/bin/uv pip compile -q --universal --python-version 3.9 --generate-hashes --no-emit-index-url --no-header requirements/uv.in -o requirements/uv.txt
+	for tool in sam checkov ministack; do \
+	  .tools/uv/bin/uv pip compile -q --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-header requirements/$$tool.in -o requirements/$$tool.txt || exit; \
+	done
+	.tools/uv/bin/uv pip compile -q --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt sam/dependencies/requirements.in -o sam/dependencies/requirements.txt
 
 .PHONY: check
 check: .venv/.ready ## the main job: local stack, conformance, load, logs, one page (ENDPOINT=URL: a deployed one)

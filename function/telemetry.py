@@ -67,6 +67,7 @@ def _write(tool: str, request: Request, fields: dict[str, Any]) -> None:
         return  # the local modes have a person before them, not a log group
     record = {
         "tool": tool,
+        "function": os.environ.get("AWS_LAMBDA_FUNCTION_NAME", ""),
         "environment_id": ENVIRONMENT_ID,
         "invocation": request.invocation,
         "api_key_id": request.api_key_id,
@@ -76,7 +77,7 @@ def _write(tool: str, request: Request, fields: dict[str, Any]) -> None:
             "CloudWatchMetrics": [
                 {
                     "Namespace": NAMESPACE,
-                    "Dimensions": [["tool"]],
+                    "Dimensions": [["function", "tool"]],
                     "Metrics": [{"Name": name, "Unit": unit} for name, unit in METRICS if name in fields],
                 }
             ],

@@ -106,12 +106,12 @@ def open_door(f: Facts) -> Iterator[Finding]:
     if f.without_key is not None and f.without_key.is_good:
         yield Finding(
             "open", "wrong", "A key was given, but the endpoint answers without one too.",
-            "deploy with PApiKeyRequired=true: `make apigw`",
+            "deploy with P_AUTH=api_key in etc/environment.sh: `make apigw`",
         )  # fmt: skip
     elif f.environment is not None and f.environment.is_good and not f.key_given and not _is_loopback(f.endpoint):
         yield Finding(
             "open", "wrong", "Anybody who knows the URL can run code: the endpoint answers without a key.",
-            "deploy with PApiKeyRequired=true: `make apigw`",
+            "deploy with P_AUTH=api_key in etc/environment.sh: `make apigw`",
         )  # fmt: skip
 
 
@@ -354,7 +354,7 @@ def bucket(f: Facts) -> Iterator[Finding]:
         )  # fmt: skip
     elif f.bucket.value is None:
         yield Finding(
-            "bucket", "wrong", f"These credentials may not use {f.bucket_name}, which BUCKET names ({f.bucket.refused}).",
+            "bucket", "wrong", f"These credentials may not use {f.bucket_name}, named by BUCKET ({f.bucket.refused}).",
             "allow your user s3:ListBucket, s3:GetObject and s3:PutObject on it, or name a bucket of your own",
         )  # fmt: skip
     elif (there := f.bucket.value.get("BucketRegion") or f.region) != f.region:

@@ -83,7 +83,7 @@ _C_SYMBOLS = frozenset(
     "pidfd_open pidfd_send_signal pidfd_getfd prlimit prlimit64 setpriority sched_setaffinity sched_setscheduler "
     "sched_setparam ioprio_set open open64 openat openat64 creat fopen fopen64 freopen freopen64 shm_open shmget shmat "
     "shmctl semget msgget memfd_create mount umount unshare setns chroot prctl dlopen dlmopen dlsym dlvsym "
-    "__libc_dlsym __libc_dlopen_mode mprotect pkey_mprotect".split()
+    "__libc_dlsym __libc_dlopen_mode mmap mmap64 mprotect pkey_mprotect".split()
 )
 # Modules that were replaced in part; made anew they would have their originals again.
 _NOT_ANEW = frozenset(("posix", "_posixsubprocess", "_socket", "_cffi_backend", "_imp", "_ctypes"))
@@ -105,13 +105,13 @@ def install(policy: Policy, violations: list[str]) -> None:
                 append(operation)
             raise error(operation)
 
-    _refuse_unaudited(violations)
+    _refuse_unaudited(policy, violations)
     _authorize_databases(policy, violations)
     sys.addaudithook(hook)
     gc.freeze()  # what makes up the hook is then not among gc.get_objects() and get_referrers()
 
 
-def _refuse_unaudited(violations: list[str]) -> None:
+def _refuse_unaudited(policy: Policy, violations: list[str]) -> None:
     """Replace what raises no event of its own: a new process by name, native code by cffi, another's scheduling.
 
     Only the first to speak, as the hook is; RLIMIT_NPROC and seccomp hold it where it is circumvented. A replacement
@@ -119,6 +119,7 @@ def _refuse_unaudited(violations: list[str]) -> None:
     """
     import _imp
     import _posixsubprocess
+    import mmap
     import posix
     import socket
     import subprocess
@@ -153,7 +154,8 @@ def _refuse_unaudited(violations: list[str]) -> None:
         backend.load_library = refuse("cffi.dlopen")  # type: ignore[attr-defined]
     sys.modules["readline"] = None  # type: ignore[assignment]  # writes files by name without an event
     for name in ("create_builtin", "create_dynamic"):
-        setattr(_imp, name, _once(getattr(_imp, name), refuse(f"_imp.{name}")))
+        setattr(_imp, name, _once(getattr(_imp, name), refuse(f"_imp.{name}"), _within(policy.writable)))
+    mmap.mmap = _without_execution(mmap.mmap, refuse("mmap.mmap(PROT_EXEC)"))  # type: ignore[misc,assignment]
 
 
 def _authorize_databases(policy: Policy, violations: list[str]) -> None:
@@ -179,14 +181,27 @@ def _authorize_databases(policy: Policy, violations: list[str]) -> None:
         module.connect = authorized  # type: ignore[attr-defined]
 
 
-def _once(create: Callable[..., Any], refused: Callable[..., Any]) -> Callable[..., Any]:
-    """`_imp.create_*` but for the modules that were changed in part. Its original makes no process by itself."""
-    not_anew = _NOT_ANEW
+def _once(
+    create: Callable[..., Any], refused: Callable[..., Any], writable: Callable[[str], bool]
+) -> Callable[..., Any]:
+    """`_imp.create_*` but for modules that were changed in part, and machine code that the run wrote itself."""
+    not_anew, absolute = _NOT_ANEW, os.path.abspath
 
     def checked(spec: Any, *more: Any) -> Any:
-        return refused() if spec.name in not_anew else create(spec, *more)
+        own = spec.origin not in (None, "built-in") and writable(absolute(spec.origin))
+        return refused() if own or spec.name in not_anew else create(spec, *more)
 
     return checked
+
+
+def _without_execution(mmap: Any, refused: Callable[..., Any]) -> type:
+    """`mmap.mmap` that maps nothing executable: memory with machine code in it needs no C function to be called by."""
+
+    def __new__(cls: type, fileno: int, length: int, *args: Any, **more: Any) -> Any:
+        prot = args[1] if len(args) > 1 else more.get("prot", 0)
+        return refused() if prot & 4 else mmap.__new__(cls, fileno, length, *args, **more)  # 4 is PROT_EXEC
+
+    return type("mmap", (mmap,), {"__new__": __new__, "__module__": "mmap", "__doc__": mmap.__doc__})
 
 
 Check = Callable[[tuple[Any, ...]], str | None]
@@ -270,14 +285,14 @@ def _process_checks() -> dict[str, Check]:
 
 
 def _ctypes_checks(policy: Policy) -> dict[str, Check]:
-    readable = _within(policy.readable)
+    readable, writable = _within(policy.readable), _within(policy.writable)
     symbols = _C_SYMBOLS
     text = str
 
     def dlopen(args: tuple[Any, ...]) -> str | None:
         name = args[0]
         # None is the running program. A bare name is one the loader looks up in the system's own directories.
-        if name is None or "/" not in text(name) or readable(text(name)):
+        if name is None or "/" not in text(name) or (readable(text(name)) and not writable(text(name))):
             return None
         return f"ctypes.dlopen({text(name)!r})"
 

@@ -22,7 +22,7 @@ from typing import Any
 
 # What every child would import anyway, imported once. cffi's backend is there so that the audit layer can close its way
 # into C, which raises no event.
-BARE = ("ctypes", "socket", "sqlite3", "subprocess", "tempfile", "threading", "traceback", "_cffi_backend")
+BARE = ("ctypes", "mmap", "socket", "sqlite3", "subprocess", "tempfile", "threading", "traceback", "_cffi_backend")
 DESCRIPTORS = 6  # request, stdout, stderr, report, trace: the child's; status: ours
 
 

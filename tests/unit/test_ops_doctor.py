@@ -98,8 +98,8 @@ def test_a_deployment_in_order_has_nothing_wrong():
         pytest.param(refusing(504), "gateway-timeout", 1, "logs errors", id="gateway-timeout"),
         pytest.param(refusing(200), "protocol", 1, "/lambda/mcp/", id="another-server"),
         pytest.param({"other_slash": Answer(URL, 307)}, "trailing-slash", 1, "openapi.yaml", id="slash-redirects"),
-        pytest.param({"without_key": GOOD}, "open", 1, "PApiKeyRequired", id="key-not-required"),
-        pytest.param({"key_given": False, "without_key": None}, "open", 1, "PApiKeyRequired", id="open-to-the-world"),
+        pytest.param({"without_key": GOOD}, "open", 1, "P_AUTH=api_key", id="key-not-required"),
+        pytest.param({"key_given": False, "without_key": None}, "open", 1, "P_AUTH=api_key", id="open-to-the-world"),
         pytest.param(
             {"imports": Answer(URL, 200, result={"success": False, "error": {"message": "No module named 'numpy'"}})},
             "libraries", 1, "make layer", id="layer-not-importable",
