@@ -70,6 +70,14 @@ def test_foreign_origin_is_403(client: Client, era: Era, origin: str) -> None:
     expect_status(answer, 403)
 
 
+@requirement("T26-02", "T25-02")
+def test_foreign_origin_opens_no_stream(client: Client, era: Era) -> None:
+    version = ("MCP-Protocol-Version", str(era))
+    headers = [("Accept", "text/event-stream"), version, ("Origin", "http://evil.example.com")]
+    answer = client.send(method="GET", headers=headers, timeout_s=4, allow_partial=True)
+    expect_status(answer, 403, 404, 405)
+
+
 @requirement("T26-03")
 def test_absent_origin_is_served(client: Client, era: Era) -> None:
     expect_result(client.call(era, "tools/list"))

@@ -141,6 +141,7 @@ RICH: dict[str, str] = {
     "rich-unknown-resource-is-empty": "unknown_resource_is_not_found",
     "rich-completes-anything": "completion_of_an_unknown_prompt_is_invalid_params",
     "rich-level-unchecked": "unknown_log_level_is_invalid_params",
+    "rich-origin-unchecked-on-get": "foreign_origin_opens_no_stream",
     "rich-batch-refused": "batch_in_a_session_is_received",
     "rich-primes-late": "resumable_stream_primes_the_client",
 }

@@ -245,6 +245,8 @@ async def _send(
 
 def _answer(call: Call) -> tuple[int, Any]:
     if call.rich and call.method in ("GET", "DELETE") and call.header("mcp-protocol-version") != MODERN:
+        if call.header("origin") and call.fault != "rich-origin-unchecked-on-get":
+            raise Refusal(403)
         status, _ = rich.session(call.fault, call.header, call.method, "")
         return status or 200, None
     _check_http(call)

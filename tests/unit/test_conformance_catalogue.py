@@ -78,5 +78,6 @@ def test_no_program_holds_its_own_marker() -> None:
     for program in programs.load():
         text = program.program + (program.second or "")
         assert not re.search(r"LEAKED:\d", text), program.id
-        if program.kind in ("attack", "persistence") and program.requirements is None and program.compare is None:
-            assert "leaked(" in text or "$(({A} * {B}))" in text, program.id
+        attacks = program.kind in ("attack", "persistence") and program.judge == "marker"
+        if attacks and program.requirements is None and program.compare is None:
+            assert re.search(r"leaked\(|\{A\} \* \{B\}|LEAKED:\{A \* B\}", text), program.id
