@@ -23,6 +23,8 @@ FAILURES = ("timeout", "oom", "error")
 _FINE = {None, "success", "ok"}
 _REPORTS = ("REPORT ", '{"time"')
 _CHUNK = 10_000
+_PROVISIONED = "provisioned-concurrency"
+_INIT_BILLED_SINCE_MS = 1_754_006_400_000  # 2025-08-01T00:00Z
 _NAN = float("nan")
 _VERSION_IN_STREAM = re.compile(r"\[([^\]]+)\]")
 
@@ -47,7 +49,8 @@ class Problem:
 class Invocations:
     """Reported invocations as columns of one length; times in epoch ms, durations in ms, memory in MB.
 
-    NaN is what a REPORT did not say. `outcomes` holds ok, timeout, oom or error.
+    NaN is what a REPORT did not say. `outcomes` holds ok, timeout, oom or error. `provisioned` tells which ran in an
+    environment of provisioned concurrency, whose INIT nobody waited for; None says that the logs show none.
     """
 
     request_ids: list[str]
@@ -61,6 +64,7 @@ class Invocations:
     restore_ms: Sample
     billed_restore_ms: Sample
     outcomes: NDArray[np.str_]
+    provisioned: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.request_ids)
@@ -68,12 +72,17 @@ class Invocations:
     @property
     def is_cold(self) -> NDArray[np.bool_]:
         """Which invocations waited for an environment to initialise or to be restored."""
-        return ~(np.isnan(self.init_ms) & np.isnan(self.restore_ms))
+        return ~(np.isnan(self.waited_init_ms) & np.isnan(self.restore_ms))
+
+    @property
+    def waited_init_ms(self) -> Sample:
+        """INIT that a caller waited for; NaN where there was none, or it was over before anybody called."""
+        return self.init_ms if self.provisioned is None else np.where(self.provisioned, _NAN, self.init_ms)
 
     @property
     def occupied_ms(self) -> Sample:
         """How long each invocation held its environment: init or restore, and duration."""
-        return self.duration_ms + np.nan_to_num(self.init_ms) + np.nan_to_num(self.restore_ms)
+        return self.duration_ms + np.nan_to_num(self.waited_init_ms) + np.nan_to_num(self.restore_ms)
 
     @property
     def versions(self) -> list[str]:
@@ -179,6 +188,7 @@ class _Folding:
         self.lines: Counter[str] = Counter()
         self.violations: Counter[str] = Counter()
         self.init_types: Counter[str] = Counter()
+        self.provisioned: set[str] = set()
         self.stream_names: dict[str, str] = {}
         self.log_bytes = 0
         self.first: int | None = None
@@ -231,12 +241,19 @@ class _Folding:
             case records.InitStart():
                 self.init_types[record.initialization_type or "unsaid"] += 1
                 self.current.pop(event.stream, None)
+                if record.initialization_type == _PROVISIONED:
+                    self.provisioned.add(event.stream)
+            case records.RestoreStart():
+                self.provisioned.discard(event.stream)
             case records.TimedOut():
                 self._problem("timeout", event, record.request_id)
             case records.ExitError():
                 self._problem("killed" if "signal: killed" in record.cause else "error", event, record.request_id)
             case records.InitReport() | records.RestoreReport() if record.status not in _FINE:
                 self._problem("init", event, None)
+            case records.InitReport(phase="init", initialization_type=None | "provisioned-concurrency"):
+                # In text, which names no type, a good INIT of an environment on demand has no line of its own.
+                self.provisioned.add(event.stream)
             case records.Text(level="ERROR" | "CRITICAL"):
                 # With an id it came from a logger; without one it is awslambdaric's uncaught exception.
                 kind = "logged" if record.request_id else "error"
@@ -280,6 +297,7 @@ class _Folding:
                 restore_ms=restore,
                 billed_restore_ms=billed_restore,
                 outcomes=self._outcomes(problems),
+                provisioned=self._provisioned(duration, billed, init, ended),
             ),
             calls=self.calls,
             problems=problems,
@@ -296,6 +314,12 @@ class _Folding:
     def _unfinished(self) -> list[str]:
         reported = set(self.request_ids) if self.started else set()
         return [request_id for request_id in self.started if request_id not in reported]
+
+    def _provisioned(self, duration: Sample, billed: Sample, init: Sample, ended: Sample) -> NDArray[np.bool_] | None:
+        """By INIT lines, else by the bill: on demand INIT is billed since 2025-08-01, provisioned it never is."""
+        unbilled = (billed == np.ceil(duration)) & (np.floor(init) >= 1) & (ended >= _INIT_BILLED_SINCE_MS)
+        streams = self.provisioned | {self.streams[i] for i in np.flatnonzero(unbilled)}
+        return np.fromiter((s in streams for s in self.streams), bool, len(self.streams)) if streams else None
 
     def _ids_at_their_limit(self, used: Sample, size: Sample) -> set[str]:
         """Invocations whose memory was used up: before `Error Type` was written, the only sign of lack of memory."""

@@ -5,7 +5,7 @@ It must not read logs, print or draw: everything here is computed from a `Ledger
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,10 @@ QUANTILES = (0.5, 0.95, 0.99)
 # Less than this share of the memory left at the peak is worth a warning: one larger input away from being killed.
 SCARCE_HEADROOM = 0.10
 TOP_CALLERS = 20
+_PREPARED: Final = "provisioned-concurrency"
+
+
+type InitType = Literal["on-demand", "snap-start", "provisioned-concurrency"]
 
 
 class _Model(BaseModel):
@@ -69,7 +73,7 @@ class ColdRow(_Model):
 
     version: str
     memory_mb: float | None
-    init_type: Literal["on-demand", "snap-start"]
+    init_type: InitType
     cold: int
     invocations: int
     share: float
@@ -254,6 +258,7 @@ def _moment(epoch_ms: int | None, like: datetime) -> datetime | None:
 
 def _cold_rows(inv: Invocations) -> list[ColdRow]:
     restored = ~np.isnan(inv.restore_ms)
+    provisioned = np.zeros(len(inv), dtype=bool) if inv.provisioned is None else inv.provisioned
     versions = np.array(inv.versions, dtype=object)
     rows = []
     for version in sorted(set(inv.versions)):
@@ -261,12 +266,18 @@ def _cold_rows(inv: Invocations) -> list[ColdRow]:
         for size in _sizes(inv.memory_size_mb[of_version]):
             here = of_version & _same(inv.memory_size_mb, size)
             # A version that restores is a SnapStart version: it never initialises in front of a caller.
-            init_type: Literal["on-demand", "snap-start"] = "snap-start" if restored[here].any() else "on-demand"
-            cold, n = int(inv.is_cold[here].sum()), int(here.sum())
-            rows.append(
-                ColdRow(version=version, memory_mb=size, init_type=init_type, cold=cold, invocations=n, share=cold / n)
-            )
+            unprepared: InitType = "snap-start" if restored[here].any() else "on-demand"
+            rows += [
+                _cold_row(version, size, init_type, inv.is_cold[those])
+                for init_type, those in ((unprepared, here & ~provisioned), (_PREPARED, here & provisioned))
+                if those.any()
+            ]
     return rows
+
+
+def _cold_row(version: str, size: float | None, init_type: InitType, is_cold: NDArray[np.bool_]) -> ColdRow:
+    cold, n = int(is_cold.sum()), len(is_cold)
+    return ColdRow(version=version, memory_mb=size, init_type=init_type, cold=cold, invocations=n, share=cold / n)
 
 
 def _sizes(column: Sample) -> list[float | None]:

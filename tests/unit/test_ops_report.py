@@ -12,7 +12,9 @@ from moto.core import set_initial_no_auth_action_count
 
 from ops.__main__ import run
 from ops.command import Surroundings
+from ops.invocations import fold
 from ops.logs import LogEvent, Pace, event_line, read_events
+from ops.summary import summarise
 
 GOLDEN = Path(__file__).parents[1] / "data" / "ops-report.txt"
 NOW = datetime(2026, 11, 24, 6, 15, tzinfo=UTC)
@@ -270,3 +272,51 @@ def test_refused_credentials_are_3(aws, tmp_path):
     around = surroundings()
     assert run(["report", "--group", GROUP, "--out", str(tmp_path / "r")], around) == 3
     assert "refused our credentials" in around.err.getvalue()
+
+
+def an_environment(*lines, at_ms=1_795_500_000_000):
+    """The cold rows of a report on one environment's lines."""
+    stream = "2026/11/24/[7]" + "0" * 32
+    return fold(LogEvent(at_ms + n, at_ms + n, GROUP, stream, f"{n}", line) for n, line in enumerate(lines))
+
+
+INIT_START = "INIT_START Runtime Version: python:3.12.v1\tRuntime Version ARN: arn:aws:lambda:x\n"
+PROVISIONED_INIT = "INIT_REPORT Init Duration: 400.00 ms\tPhase: init\tStatus: success\n"
+RETRIED_INIT = "INIT_REPORT Init Duration: 400.00 ms\tPhase: invoke\tStatus: success\n"
+JSON_INIT = json.dumps({"type": "platform.initStart", "record": {"initializationType": "provisioned-concurrency"}})
+IN_2024_MS = 1_714_000_000_000
+
+
+def cold_report(billed):
+    return (
+        f"REPORT RequestId: {request_id(1)}\tDuration: 9.50 ms\tBilled Duration: {billed} ms\tMemory Size: 512 MB\t"
+        "Max Memory Used: 90 MB\tInit Duration: 400.00 ms\t\n"
+    )
+
+
+WARM_REPORT = cold_report(10).replace("Init Duration: 400.00 ms\t", "").replace(request_id(1), request_id(2))
+
+
+@pytest.mark.parametrize(
+    ("ledger", "init_type", "cold"),
+    [
+        pytest.param(an_environment(INIT_START, cold_report(410), WARM_REPORT), "on-demand", 1, id="on-demand"),
+        pytest.param(
+            an_environment(INIT_START, PROVISIONED_INIT, WARM_REPORT),
+            "provisioned-concurrency",
+            0,
+            id="by-its-init-line",
+        ),
+        pytest.param(an_environment(cold_report(10), WARM_REPORT), "provisioned-concurrency", 0, id="by-its-bill"),
+        pytest.param(an_environment(JSON_INIT, cold_report(410)), "provisioned-concurrency", 0, id="by-its-json"),
+        pytest.param(
+            an_environment(cold_report(10), WARM_REPORT, at_ms=IN_2024_MS), "on-demand", 1, id="init-was-free-in-2024"
+        ),
+        pytest.param(an_environment(RETRIED_INIT, cold_report(410)), "on-demand", 1, id="a-retried-init-is-none"),
+    ],
+)
+def test_provisioned_environments_are_told_apart_and_nobody_waited_for_their_init(ledger, init_type, cold):
+    made = summarise(ledger, source="here", groups=[GROUP], start=NOW, end=NOW)
+    assert [(row.init_type, row.cold) for row in made.cold_by] == [(init_type, cold)]
+    assert made.cold.count == cold
+    assert ledger.invocations.occupied_ms[0] == 9.5 + 400 * cold
