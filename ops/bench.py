@@ -305,7 +305,12 @@ def delete_if_there(client: "LambdaClient", name: str) -> None:
 
 def proxy_event(code: str, stage: str = "dev") -> str:
     """The REST API event of a bare tools/call that runs `code`, as API Gateway would send it."""
-    params = {"name": "execute_python", "arguments": {"code": code}}
+    return call_event("execute_python", {"code": code}, stage)
+
+
+def call_event(tool: str, arguments: Mapping[str, Any], stage: str = "dev") -> str:
+    """The REST API event of a bare tools/call of `tool`."""
+    params = {"name": tool, "arguments": dict(arguments)}
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
     headers = {
         "Content-Type": "application/json",

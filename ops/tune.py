@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from ops import concurrency_advice, memory_model, tables, timeout_advice
+from ops import concurrency_advice, likeness, memory_model, tables, timeout_advice
 from ops.aws import Account, aws_sentences, lambda_client, s3_client
 from ops.bench import MOST, Bench, Payload, Sampling, Shot, copied, in_place, measure, proxy_event, read_payloads
 from ops.command import (
@@ -43,6 +43,7 @@ EXAMPLES = """examples:
   python -m ops tune memory --function code-interpreter                     cheapest, on a temporary copy
   python -m ops tune memory --strategy cost --p95-below 800 --code-file scenario.py --apply
   python -m ops tune memory --sizes 512,1024,1769,3008 --payloads events.json   weighted, as power-tuning reads them
+  python -m ops tune memory --like out/logs-20261124T061500Z                the mix of real calls, from `ops logs pull`
   python -m ops tune timeout --since 7d                                     from the tail of real invocations
   python -m ops tune concurrency --since 7d --p99-below 1500                cheapest way to keep a p99
 """
@@ -117,6 +118,9 @@ def _memory_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--p95-below", type=float, metavar="MS", help="only sizes whose p95 is below this")
     parser.add_argument("--code-file", metavar="FILE", help="Python code to run (default: a pandas sum)")
     parser.add_argument("--payloads", metavar="FILE", help="an event, or [{payload, weight}]; or s3://...")
+    parser.add_argument(
+        "--like", metavar="DIR", help="payloads that take what real calls took, by the records in an earlier run's logs"
+    )
     parser.add_argument("--allow-error", action="append", default=[], metavar="NAME", help="a failure that is expected")
     parser.add_argument("--most", type=int, default=MOST, metavar="N", help=f"warm invocations a size (default {MOST})")
     parser.add_argument("--pause", type=float, default=0.0, metavar="S", help="between invocations (default 0)")
@@ -180,7 +184,7 @@ def _memory(args: argparse.Namespace, around: Surroundings) -> int:
     cold_share = 0.0 if args.only_cold else args.cold_share  # there, INIT is in every duration already
     goal = Goal(args.strategy, args.weight, args.p95_below, args.arch, args.gateway, cold_share)
     account = account_of(args, around)
-    payloads = _payloads(args, account)
+    payloads = _payloads(args, account, around)
     folder = run_folder(args.out, "tune", around.now())
     with aws_sentences(account), (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
 
@@ -322,7 +326,9 @@ def _download(url: str) -> bytes:
     return response.content
 
 
-def _payloads(args: argparse.Namespace, account: Account) -> list[Payload]:
+def _payloads(args: argparse.Namespace, account: Account, around: Surroundings) -> list[Payload]:
+    if args.like:
+        return _like(Path(args.like), around)
     try:
         if args.payloads and args.payloads.startswith("s3://"):
             return read_payloads(_from_s3(args.payloads, account), args.payloads)
@@ -332,6 +338,18 @@ def _payloads(args: argparse.Namespace, account: Account) -> list[Payload]:
     except OSError as problem:
         raise UsageError(f"Cannot read {problem.filename} ({problem.strerror}).") from None
     return [Payload(args.code_file or "pandas", proxy_event(code))]
+
+
+def _like(source: Path, around: Surroundings) -> list[Payload]:
+    read_request(source)
+    mix = likeness.mix_of(read_events(source / EVENTS))
+    payloads = likeness.payloads_like(mix)
+    total = sum(payload.weight for payload in payloads)
+    for payload in payloads:
+        around.say(f"{payload.weight / total:.0%} of calls: {payload.name}")
+    for why, count in mix.left_out.items():
+        around.say(f"left out: {count} calls that {why}")
+    return payloads
 
 
 def _from_s3(url: str, account: Account) -> str:
