@@ -167,6 +167,16 @@ def test_broken_envelope_is_refused(client: Client, era: Era, kind: str) -> None
     refuse(client, encode(broken), era)
 
 
+@requirement("B26-08", "T25-03")
+def test_posted_response_is_not_answered(client: Client, era: Era) -> None:
+    """A response to nothing: taken (202) or refused, but it is no request and gets no message with a result."""
+    stray = encode({"jsonrpc": "2.0", "id": "never-asked", "result": {}})
+    answer = client.send(stray, headers=headers_of(era, "tools/list"))
+    taken = answer.status == 202 or 400 <= answer.status < 500
+    expect(taken, "A response was answered as if it were a request.", expected="202 or 4xx", got=answer.status)
+    expect(b'"result"' not in answer.body, "A response was given a result.", got=str(answer.body[:300]))
+
+
 @requirement("B26-14", "L26-04", "B25-05", "L25-04")
 def test_tool_schemas_are_valid(client: Client, era: Era) -> None:
     for tool in list_tools(client, era, schema=False):

@@ -104,6 +104,7 @@ PROTOCOL: dict[str, str] = {
     "icon-over-http": "icons_are_https_or_data",
     "modern-alone-untold": "server_without_handshake_names_its_versions",
     "jsonrpc-missing": "absent_origin_is_served",
+    "posted-response-answered": "posted_response_is_not_answered",
     "versions-told-twice": "supported_versions_are_told_the_same_everywhere",
     "unknown-tool-code-changed": "unknown_tool_has_the_code_of_the_example",
     "result-and-error": "absent_origin_is_served",

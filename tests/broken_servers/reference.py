@@ -362,6 +362,8 @@ def _parse(call: Call) -> dict[str, Any]:
     call.message = message
     if message.get("jsonrpc") != "2.0" and call.fault != "jsonrpc-unchecked":
         raise Refusal(400, -32600, "jsonrpc must be 2.0")
+    if call.fault == "posted-response-answered" and "method" not in message and "result" in message:
+        message["method"] = "tools/list"
     if not isinstance(message.get("method"), str):
         if call.fault == "malformed-notification-taken":
             message["method"] = str(message.get("method"))
