@@ -184,5 +184,6 @@ def _check_version(message: dict[str, Any], header: str) -> None:
             raise Refusal(400, HEADER_MISMATCH, text, request_id=request_id)
         return
     if header not in KNOWN_PROTOCOL_VERSIONS and declared in (None, header):
-        data = {"supported": list(KNOWN_PROTOCOL_VERSIONS), "requested": header[:40]}
+        # The same list as server/discover gives; the handshake revisions are negotiated by initialize.
+        data = {"supported": list(MODERN_PROTOCOL_VERSIONS), "requested": header[:40]}
         raise Refusal(400, UNSUPPORTED_VERSION, "Unsupported protocol version", request_id=request_id, data=data)

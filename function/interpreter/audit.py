@@ -154,7 +154,7 @@ def _refuse_unaudited(policy: Policy, violations: list[str]) -> None:
         backend.load_library = refuse("cffi.dlopen")  # type: ignore[attr-defined]
     sys.modules["readline"] = None  # type: ignore[assignment]  # writes files by name without an event
     for name in ("create_builtin", "create_dynamic"):
-        setattr(_imp, name, _once(getattr(_imp, name), refuse(f"_imp.{name}"), _within(policy.writable)))
+        setattr(_imp, name, _once(getattr(_imp, name), refuse(f"_imp.{name}"), _library_paths(policy)))
     mmap.mmap = _without_execution(mmap.mmap, refuse("mmap.mmap(PROT_EXEC)"))  # type: ignore[misc,assignment]
 
 
@@ -181,15 +181,21 @@ def _authorize_databases(policy: Policy, violations: list[str]) -> None:
         module.connect = authorized  # type: ignore[attr-defined]
 
 
+def _library_paths(policy: Policy) -> Callable[[str], bool]:
+    """Where modules of machine code may come from: the path as it is now, but for what the run can write."""
+    writable = _within(policy.writable)
+    return _within(tuple(entry for entry in sys.path if not writable(entry)))
+
+
 def _once(
-    create: Callable[..., Any], refused: Callable[..., Any], writable: Callable[[str], bool]
+    create: Callable[..., Any], refused: Callable[..., Any], library: Callable[[str], bool]
 ) -> Callable[..., Any]:
-    """`_imp.create_*` but for modules that were changed in part, and machine code that the run wrote itself."""
+    """`_imp.create_*` but for modules that were changed in part, and machine code that is no library of Python's."""
     not_anew, absolute = _NOT_ANEW, os.path.abspath
 
     def checked(spec: Any, *more: Any) -> Any:
-        own = spec.origin not in (None, "built-in") and writable(absolute(spec.origin))
-        return refused() if own or spec.name in not_anew else create(spec, *more)
+        known = spec.origin in (None, "built-in") or library(absolute(spec.origin))
+        return create(spec, *more) if known and spec.name not in not_anew else refused()
 
     return checked
 
