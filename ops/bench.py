@@ -185,7 +185,7 @@ def measure(bench: Bench, memory_mb: int, payloads: Sequence[Payload], how: Samp
     """
     how = how or Sampling()
     bench.set_memory(memory_mb)
-    counted: list[float] = []
+    counted: dict[str, list[float]] = {payload.name: [] for payload in payloads}
     for made, payload in enumerate(turns(payloads), start=1):
         if made > 1 and how.pause_s:
             bench.sleep(how.pause_s)
@@ -200,16 +200,22 @@ def measure(bench: Bench, memory_mb: int, payloads: Sequence[Payload], how: Samp
                 f"The payload {payload.name!r} fails at {memory_mb} MB ({shot.failure}); mend it or give --allow-error."
             )
         if how.only_cold or shot.init_ms is None:
-            counted.append(shot.duration_ms + (shot.init_ms or 0.0))
-        enough = len(counted) >= max(FEWEST, len(payloads)) and precision(counted) <= PRECISE
+            counted[payload.name].append(shot.duration_ms + (shot.init_ms or 0.0))
+        enough = sum(map(len, counted.values())) >= FEWEST and precision(list(counted.values())) <= PRECISE
         if enough or made > how.most:
             return
 
 
-def precision(values: Sequence[float]) -> float:
-    """The standard error of the mean over the mean."""
-    sample = np.array(values)
-    return float(sample.std(ddof=1) / np.sqrt(len(sample)) / sample.mean()) if len(sample) > 1 else float("inf")
+def precision(payloads: Sequence[Sequence[float]]) -> float:
+    """The standard error of the mean over the mean, of the durations of each payload; infinite below two of one.
+
+    What the payloads differ by is no part of it: they take turns by their weights, so their shares are not by chance.
+    """
+    if min(map(len, payloads)) < 2:
+        return float("inf")
+    count, total = sum(map(len, payloads)), sum(map(sum, payloads))
+    variance = sum(len(values) * float(np.var(values, ddof=1)) for values in payloads) / count**2
+    return float(np.sqrt(variance)) / (total / count)
 
 
 def turns(payloads: Sequence[Payload]) -> Iterator[Payload]:

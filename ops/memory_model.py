@@ -109,19 +109,24 @@ def sizes_to_measure(candidates: Sequence[int]) -> list[int]:
 
 
 def estimates(
-    samples: Mapping[int, Sample], candidates: Sequence[int], pricing: Pricing, seed: int = 20261124
+    samples: Mapping[int, Sample],
+    candidates: Sequence[int],
+    pricing: Pricing,
+    payloads: Mapping[int, Sequence[str]] | None = None,
+    seed: int = 20261124,
 ) -> list[Estimate]:
     """Every candidate size, measured or predicted, in the order of size; `samples` are warm durations in ms.
 
+    `payloads` names what each was of: payloads took turns and were not drawn, so that the difference between them is no
+    uncertainty of the mean, and each is resampled by itself (a stratified bootstrap).
     A measured size keeps its own figures. A predicted one has the interval that resampling the measurements gives; the
     model's own error (median 6 %) is not in it.
     """
     means = {size: float(np.mean(sample)) for size, sample in samples.items()}
     model = fit(means) if len(means) > 1 else None
     rng = np.random.default_rng(seed)
-    resampled = [
-        {size: float(np.mean(rng.choice(s, len(s)))) for size, s in samples.items()} for _ in range(_RESAMPLES)
-    ]
+    strata = {size: _strata(sample, (payloads or {}).get(size)) for size, sample in samples.items()}
+    resampled = [{size: _resampled_mean(parts, rng) for size, parts in strata.items()} for _ in range(_RESAMPLES)]
     models = [fit(each) for each in resampled] if model else []
     tail = max(float(np.quantile(s, 0.95)) / means[size] for size, s in samples.items())
     made = []
@@ -140,8 +145,14 @@ def estimates(
     return made
 
 
-def _resample(samples: Mapping[int, Sample], rng: np.random.Generator) -> dict[int, float]:
-    return {size: float(np.mean(rng.choice(sample, len(sample)))) for size, sample in samples.items()}
+def _strata(sample: Sample, names: Sequence[str] | None) -> list[Sample]:
+    """The sample by payload; whole if one of them was measured once, which tells nothing of its spread."""
+    parts = [sample[np.array(names) == name] for name in sorted(set(names))] if names else [sample]
+    return parts if min(map(len, parts)) > 1 else [sample]
+
+
+def _resampled_mean(parts: Sequence[Sample], rng: np.random.Generator) -> float:
+    return float(np.concatenate([rng.choice(part, len(part)) for part in parts]).mean())
 
 
 def choose(

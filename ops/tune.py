@@ -32,7 +32,6 @@ from ops.failures import EXIT_PASS, Inconclusive, UsageError
 from ops.invocations import Invocations, Ledger, fold
 from ops.logs import read_events
 from ops.memory_model import DEFAULT_SIZES, Estimate, Pricing, StrategyName
-from ops.percentiles import Sample
 from ops.pricing import Architecture, Gateway
 from ops.probes import call
 from ops.report import EVENTS, pull_to, read_request
@@ -294,13 +293,15 @@ def estimates_of(taken: Mapping[int, Sequence[Shot]], candidates: Sequence[int],
     """Every candidate and measured size, from warm invocations; cold ones enter by the goal's share of them."""
     inits = _means(taken, lambda shot: shot.init_ms)
     pricing = Pricing(goal.architecture, goal.gateway, cold_share=goal.cold_share, init_ms=inits)
-    return memory_model.estimates({size: _counted(made) for size, made in taken.items()}, candidates, pricing)
+    counted = {size: _counted(made) for size, made in taken.items()}
+    samples = {size: np.array([s.duration_ms + (s.init_ms or 0.0) for s in shots]) for size, shots in counted.items()}
+    names = {size: [shot.payload for shot in shots] for size, shots in counted.items()}
+    return memory_model.estimates(samples, candidates, pricing, names)
 
 
-def _counted(made: Sequence[Shot]) -> Sample:
-    """Durations of the warm shots; if every one was cold, of all with their INIT."""
-    warm = [shot.duration_ms for shot in made if shot.init_ms is None]
-    return np.array(warm or [shot.duration_ms + (shot.init_ms or 0.0) for shot in made])
+def _counted(made: Sequence[Shot]) -> Sequence[Shot]:
+    """The warm shots; if every one was cold, all of them."""
+    return [shot for shot in made if shot.init_ms is None] or made
 
 
 def _means(taken: Mapping[int, Sequence[Shot]], figure: Callable[[Shot], float | None]) -> dict[int, float]:

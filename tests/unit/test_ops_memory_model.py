@@ -128,6 +128,19 @@ def test_measured_sizes_keep_their_own_figures_and_the_others_are_predicted_with
     assert made[1024].low_ms < truth.duration_ms(1024) < made[1024].high_ms
 
 
+def test_payloads_that_differ_do_not_hide_what_memory_does():
+    light, heavy = Model(10, 2e4), Model(100, 2e5)
+    samples = {
+        s: np.concatenate([noisy(m.duration_ms(s), seed=s + k) for k, m in enumerate((light, heavy))])
+        for s in (1024, 1769)
+    }
+    names = {s: ["light"] * 10 + ["heavy"] * 10 for s in samples}
+    assert memory_model.memory_matters(estimates(samples, (), FREE, names))
+    assert not memory_model.memory_matters(estimates(samples, (), FREE))
+    once = {s: ["heavy"] * 19 + ["light"] for s in samples}  # one of a payload tells nothing of its spread
+    assert estimates(samples, (), FREE, once) == estimates(samples, (), FREE)
+
+
 @pytest.mark.parametrize(
     ("truth", "cheapest"),
     [

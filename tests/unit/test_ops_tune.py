@@ -162,6 +162,13 @@ def test_noisy_code_is_sampled_more_than_steady_code():
     assert counts == [1 + bench.FEWEST, 1 + bench.MOST]
 
 
+def test_what_payloads_differ_by_is_no_noise():
+    steady = [100.0, 101.0, 99.0, 100.0, 100.0]
+    assert bench.precision([steady, [9 * value for value in steady]]) == pytest.approx(math.sqrt(2.05) / 500)
+    assert bench.precision([steady, [900.0]]) == math.inf
+    assert bench.precision([[value for s in (steady, [9 * v for v in steady]) for value in s]]) > 0.2
+
+
 def test_only_cold_gives_every_shot_a_new_environment_and_restores_the_description():
     client = FakeLambda(wait_ms=100)
     with in_place(client, NAME, lambda _: None) as made:
