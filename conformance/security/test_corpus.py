@@ -6,7 +6,7 @@ import pytest
 
 from conformance.client import Client, Discovery
 from conformance.finding import NonConformance, serves
-from conformance.interpreter import TOOL, Outcome, execute, need_interpreter
+from conformance.interpreter import Outcome, execute, need_interpreter
 from conformance.messages import Malformed
 from conformance.plugin import VERDICT
 from conformance.records import SecurityVerdict
@@ -140,7 +140,7 @@ def _run(judged: Judged, client: Client, discovery: Discovery, limit_s: float | 
         return outcome
 
     if program.requirements is not None:
-        if "requirements" not in str(discovery.tools[TOOL].get("inputSchema")):
+        if "requirements" not in str(discovery.tools[discovery.interpreter.tool].get("inputSchema")):
             return "UNSUPPORTED", "execute_python takes no requirements"
         return judge_package(call(program.program, patience_s=INSTALL_PATIENCE_S))
     if program.kind == "benign":
@@ -173,13 +173,13 @@ def _two_calls(program: Program, client: Client, discovery: Discovery, marker: M
 
 
 def _look_after(judged: Judged, client: Client, discovery: Discovery) -> None:
-    """Asks for 6 * 7 after a hostile program: an endpoint that cannot tell has been made ill by it."""
+    """Asks for 6 * 7 after a hostile program: an endpoint that cannot print it has been made ill."""
     told = f"{judged.verdict} ({judged.evidence}), and then the endpoint"
     try:
-        after = execute(client, discovery.call_era, "6 * 7")
+        after = execute(client, discovery.call_era, "print(6 * 7)")
     except (WireError, Malformed) as error:
         judged.verdict, judged.evidence, judged.lost = "CRASHED", f"{told} gave no answer: {error}", True
         return
     judged.cold_after = after.reply.answer.header("x-lambda-invocation") == "1"
-    if after.data.get("result") != "42":
+    if "42" not in after.stdout.split():
         judged.verdict, judged.evidence = "CRASHED", f"{told} did not compute 6 * 7"
