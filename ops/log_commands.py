@@ -38,6 +38,8 @@ EXAMPLES = """examples:
   python -m ops logs errors --since 24h                         grouped by message, with a sample id each
   python -m ops logs pull --since 2026-11-24T03:00 --until 2026-11-24T04:00 --out night
 """
+# pandas imports pyarrow wherever it finds it, and so would the interpreter's template processes.
+_NO_PARQUET = "no Parquet, which takes pyarrow: any tool that writes it reads the JSON Lines"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +62,9 @@ def run(args: argparse.Namespace, around: Surroundings) -> int:
 
 
 def _output_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", choices=tuple(exports.WRITERS), default="text", help="format (default text)")
+    parser.add_argument(
+        "--output", choices=tuple(exports.WRITERS), default="text", help=f"format (default text; {_NO_PARQUET})"
+    )
     parser.add_argument("--out", metavar="DIR", help="also keep the raw events in this folder")
 
 
@@ -77,7 +81,9 @@ def _filter_flags(parser: argparse.ArgumentParser) -> None:
 
 def _pull_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="folder for the files (default out/logs-<UTC time>)")
-    parser.add_argument("--output", choices=("text", "csv"), help="beside events.jsonl, the same in this format")
+    parser.add_argument(
+        "--output", choices=("text", "csv"), help=f"beside events.jsonl, the same in this format ({_NO_PARQUET})"
+    )
 
 
 def _tail_flags(parser: argparse.ArgumentParser) -> None:
