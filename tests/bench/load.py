@@ -377,12 +377,18 @@ def bench_lag(scratch: Path, quick: bool) -> Iterator[Row]:
             (min(blocks), max(blocks)), peer=peer_lag, peer_name="asyncio, open loop",
         )  # fmt: skip
         yield from percentile_rows(mine, scratch)
-        fast = ours(url, scratch / "fast", 1500, seconds)
+        # What it can hold, not what a shared machine lets it: the first of three attempts that was fit.
+        for attempt in (1, 2, 3):
+            fast = ours(url, scratch / "fast", 1500, seconds)
+            if all(check["fit"] for check in fast["summary"]["fitness"]):
+                break
         good, lag = fast["outcomes"].get("ok", 0) / seconds, quantile(fast["lag_ms"], 0.99)
         unfit = [check["check"] for check in fast["summary"]["fitness"] if not check["fit"]]
         verdict = "pass" if not unfit and good >= 1500 else "told" if note else "short"
         yield Row(
-            name="1,500/s sustained" + (f", unfit by {', '.join(unfit)}" if unfit else "") + note,
+            name=f"1,500/s sustained, attempt {attempt} of 3"
+            + (f", unfit by {', '.join(unfit)}" if unfit else "")
+            + note,
             ours=round(good, 1),
             peer=round(lag, 2),
             peer_name="ms of send lag, p99",
