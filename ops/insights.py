@@ -190,7 +190,9 @@ def write_rows(
 def read_rows(path: Path) -> dict[str, Answer]:
     """The answers in a run's `insights.jsonl`. Raises UsageError if one of them is missing."""
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            break  # cut short by an interruption
         told = json.loads(line)
         found[told["query"]] = Answer(told["rows"], told["scanned_bytes"])
     if missing := set(QUERIES) - set(found):

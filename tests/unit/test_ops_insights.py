@@ -176,6 +176,15 @@ def test_the_command_writes_rows_first_and_makes_the_report_again_from_them(tmp_
     assert len(client.started) == len(insights.QUERIES)
 
 
+def test_a_run_that_was_cut_short_is_told_and_not_reported(tmp_path, monkeypatch):
+    assert report_of(Insights(an_hour(text_invocation, count=300)), tmp_path, monkeypatch)[0] == 0
+    rows = tmp_path / "insights.jsonl"
+    rows.write_text(rows.read_text()[:-10])
+    again = Surroundings(lambda: END, UTC, out=io.StringIO(), err=io.StringIO())
+    assert run(["report", "--from", str(tmp_path)], again) == 2
+    assert "lacks the queries violations: it was cut short" in again.err.getvalue()
+
+
 def test_nothing_there_is_inconclusive(tmp_path, monkeypatch):
     assert report_of(Insights([]), tmp_path, monkeypatch)[0] == 4
 
