@@ -22,13 +22,6 @@ pytestmark = pytest.mark.xdist_group("product")
 SOURCES = Path(__file__).parent / "official"
 INSTALLED = ROOT / ".tools" / "official"
 REVISIONS = ("2025-11-25", "2026-07-28")
-# What the official suite finds at fault in us beyond its baselines, until it is mended where it is named.
-OURS_TO_MEND = {
-    "2026-07-28": {
-        # function/guard.py names every known version in its error, server/discover only those it serves in this era.
-        "server-stateless:sep-2575-server-unsupported-version-error",
-    },
-}
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +69,6 @@ def test_product_fails_only_what_a_tools_only_server_cannot_have(
     found = judged(official, product.ready["endpoint"], revision, tmp_path)
     baseline = set(yaml.safe_load((SOURCES / f"{revision}.yaml").read_text())["server"])
     failing = {name for name, status in found.items() if status in ("FAILURE", "WARNING")}
-    ours = OURS_TO_MEND.get(revision, set())
-    assert failing - baseline - ours == set()
-    assert (baseline | ours) - failing == set(), "stale: these pass now"
+    assert failing - baseline == set()
+    assert baseline - failing == set(), "stale: these pass now"
     assert sum(status == "SUCCESS" for status in found.values()) > 30
