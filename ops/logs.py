@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -254,12 +255,9 @@ def event_line(event: LogEvent) -> str:
 
 def read_events(path: Path) -> Iterator[LogEvent]:
     """The events of an `events.jsonl`, in its order; a last line cut short by an interruption is left out."""
-    decode = json.JSONDecoder().decode
+    decode, fields, event = json.JSONDecoder().raw_decode, itemgetter(*LogEvent._fields), LogEvent._make
     with path.open(encoding="utf-8") as file:
         for line in file:
             if not line.endswith("\n"):
                 return
-            row = decode(line)
-            yield LogEvent(
-                row["timestamp_ms"], row["ingestion_ms"], row["group"], row["stream"], row["id"], row["message"]
-            )
+            yield event(fields(decode(line)[0]))

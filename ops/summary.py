@@ -259,9 +259,10 @@ def _moment(epoch_ms: int | None, like: datetime) -> datetime | None:
 def _cold_rows(inv: Invocations) -> list[ColdRow]:
     restored = ~np.isnan(inv.restore_ms)
     provisioned = np.zeros(len(inv), dtype=bool) if inv.provisioned is None else inv.provisioned
-    versions = np.array(inv.versions, dtype=object)
+    named = inv.versions
+    versions = np.array(named, dtype=object)
     rows = []
-    for version in sorted(set(inv.versions)):
+    for version in sorted(set(named)):
         of_version = versions == version
         for size in _sizes(inv.memory_size_mb[of_version]):
             here = of_version & _same(inv.memory_size_mb, size)
