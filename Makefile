@@ -82,6 +82,10 @@ doctor: .venv/.ready ## what is wrong with the endpoint and its function, and th
 tune: .venv/.ready ## memory from a few measured sizes (python -m ops tune --help: timeout, concurrency)
 	@$(PY) -m ops tune memory
 
+.PHONY: mutants
+mutants: .venv/.ready ## every check of the suite against a server broken in just that way
+	@$(PY) -m tests.broken_servers.matrix
+
 .PHONY: bench
 bench: .venv/.ready ## the performance figures, each against a peer in the same run
 	@$(PY) -m tests.bench

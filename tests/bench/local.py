@@ -1,7 +1,7 @@
 """What the local stack costs: time it adds to a warm call over awslambdaric alone, calls a second, environments kept.
 
-A program to run by hand (`python tests/bench/local.py`), not a test: its figures depend on the machine, so it compares
-within one run and prints ratios beside them. `--soak 30` adds half an hour at 20 calls a second, for memory.
+Its figures depend on the machine, so it compares within one run. `--soak 30` adds half an hour at 20 calls a second,
+for memory.
 """
 
 import argparse
@@ -12,17 +12,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "integration")]
 
 from local_stack import LocalStack, local_stack  # noqa: E402
+
+from tests.bench.rows import append, row  # noqa: E402
 
 FUNCTION = ROOT / "tests" / "integration" / "functions" / "echo"
 ASK = json.dumps({"do": "nothing"}).encode()
@@ -212,33 +211,27 @@ def _stack(*options: str) -> Any:
         yield stack
 
 
-def _percentiles(times: Sequence[float]) -> dict[str, float]:
-    return {f"p{q}": round(float(np.percentile(times, q)), 2) for q in (50, 95, 99)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=1000, help="warm calls to time (default 1000)")
-    parser.add_argument("--environments", type=int, default=20, help="environments to start at once (default 20)")
+    parser.add_argument("--quick", action="store_true", help="200 calls and 10 environments instead of 1000 and 20")
     parser.add_argument("--soak", type=float, default=0, metavar="MIN", help="minutes at 20 calls a second (default 0)")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", type=Path, help="append the rows to this file as JSON lines")
     options = parser.parse_args()
-    figures: dict[str, Any] = {"bare_ms": _percentiles(asyncio.run(bare(options.calls)))}
-    with _stack("--concurrency", str(max(options.environments, 10)), "--memory", "512") as stack:
-        figures["stack_ms"] = _percentiles(asyncio.run(one_after_another(stack, options.calls)))
-        figures["added_p50_ms"] = round(figures["stack_ms"]["p50"] - figures["bare_ms"]["p50"], 2)
-        for clients in (1, 2, 4):
-            figures[f"calls_per_s_{clients}"] = round(asyncio.run(side_by_side(stack, clients, 3)))
-        took, started, anew = asyncio.run(many_environments(stack, options.environments))
-        figures["environments"] = {"started": started, "seconds": round(took, 2), "started_again": anew}
+    calls, environments = (200, 10) if options.quick else (1000, 20)
+    alone = asyncio.run(bare(calls))
+    with _stack("--concurrency", str(environments), "--memory", "512") as stack:
+        through = asyncio.run(one_after_another(stack, calls))
+        name = "gateway, pool and runtime, warm call"
+        append(options.out, row(name, through, alone, "awslambdaric alone", goal=3.0, judged="difference"))
+        seconds = 1000 / max(asyncio.run(side_by_side(stack, clients, 3)) for clients in (1, 2, 4))
+        append(options.out, row("time per warm call, clients side by side", [seconds], goal=1.0, judged="ours"))
+        took, started, anew = asyncio.run(many_environments(stack, environments))
+        append(options.out, row(f"{started} environments started at once", [took], judged="ours", unit="s"))
+        append(options.out, row("of them started again", [float(anew)], goal=0, judged="ours", unit="environments"))
         if options.soak:
             resident = asyncio.run(soak(stack, options.soak, 20))
-            figures["soak_mb"] = {
-                "first": resident[0],
-                "second": resident[min(1, len(resident) - 1)],
-                "last": resident[-1],
-            }
-    print(json.dumps(figures) if options.json else "\n".join(f"{name:16} {value}" for name, value in figures.items()))
+            grown = float(resident[-1] - resident[min(1, len(resident) - 1)])
+            append(options.out, row(f"soak of {options.soak:g} min: growth", [grown], judged="ours", unit="MB"))
 
 
 if __name__ == "__main__":
