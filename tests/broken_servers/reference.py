@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import rich
+import more_than_tools
 import uvicorn
 
 Scope = MutableMapping[str, Any]
@@ -126,7 +126,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     call.query = scope["query_string"].decode()
     if call.fault.endswith(("-older", "-in-schema")):
         call.fault = call.fault.rpartition("-older")[0] or call.fault.rpartition("-in-schema")[0]
-    told = rich.metadata(call.fault, scope["path"])
+    told = more_than_tools.metadata(call.fault, scope["path"])
     if told is not None:
         await _send(send, told[0], json.dumps(told[1]).encode(), [(b"content-type", b"application/json")])
         return
@@ -169,8 +169,10 @@ async def _rich_stream(call: Call, send: Send) -> bool:
     listens = call.message is not None and call.message.get("method") == "subscriptions/listen"
     if call.method != "GET" and not listens:
         return False
-    notes = [f"data: {json.dumps(one)}\n\n".encode() for one in rich.subscription(call.fault, call.request_id)]
-    body = b"".join(notes) if listens else rich.stream(call.fault)
+    notes = [
+        f"data: {json.dumps(one)}\n\n".encode() for one in more_than_tools.subscription(call.fault, call.request_id)
+    ]
+    body = b"".join(notes) if listens else more_than_tools.stream(call.fault)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
     for _ in range(8):
         await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -247,7 +249,7 @@ def _answer(call: Call) -> tuple[int, Any]:
     if call.rich and call.method in ("GET", "DELETE") and call.header("mcp-protocol-version") != MODERN:
         if call.header("origin") and call.fault != "rich-origin-unchecked-on-get":
             raise Refusal(403)
-        status, _ = rich.session(call.fault, call.header, call.method, "")
+        status, _ = more_than_tools.session(call.fault, call.header, call.method, "")
         return status or 200, None
     _check_http(call)
     if call.body.lstrip()[:1] == b"[" and call.header("mcp-protocol-version") == "2025-03-26":
@@ -269,7 +271,7 @@ def _answer(call: Call) -> tuple[int, Any]:
             return 200, {"jsonrpc": "2.0", "id": None, "result": {}}
         return 202, None
     if call.rich and call.era == "handshake":
-        status, minted = rich.session(call.fault, call.header, call.method, method)
+        status, minted = more_than_tools.session(call.fault, call.header, call.method, method)
         if status is not None:
             raise Refusal(status)
         if minted:
@@ -304,7 +306,7 @@ def _check_http(call: Call) -> None:
     if not right.get(call.fault, True):
         raise Refusal(403)
     if call.fault.startswith("oauth"):
-        refused = rich.authorization(call.fault, call.header, call.query)
+        refused = more_than_tools.authorization(call.fault, call.header, call.query)
         if refused is not None:
             call.extra_headers.append((b"www-authenticate", refused[1].encode()))
             raise Refusal(refused[0])
@@ -480,7 +482,7 @@ def _capabilities(call: Call) -> dict[str, Any]:
     if call.fault == f"tools-undeclared{'' if call.era == 'modern' else '-in-the-handshake'}":
         return {}
     if call.rich:
-        return rich.capabilities(call.fault, modern=call.era == "modern")
+        return more_than_tools.capabilities(call.fault, modern=call.era == "modern")
     return {"tools": {"listChanged": False}}
 
 
@@ -488,8 +490,8 @@ def _dispatch(call: Call, method: str, params: dict[str, Any]) -> Any:
     modern = call.era == "modern"
     if call.rich:
         try:
-            answered = rich.dispatch(call.fault, method, params, modern=modern)
-        except rich.Fault as fault:
+            answered = more_than_tools.dispatch(call.fault, method, params, modern=modern)
+        except more_than_tools.Fault as fault:
             raise Refusal(fault.status, fault.code, fault.message) from None
         if answered is not None:
             return answered
