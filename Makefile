@@ -36,7 +36,7 @@ check: .venv/.ready ## the main job: local stack, conformance, load, logs, one p
 
 .PHONY: test
 test: .venv/.ready lint ## the project's own tests
-	$(PY) -m pytest -n 2 --dist loadgroup -m "not alone" tests
+	$(PY) -m pytest -n 2 --dist loadfile -m "not alone" tests
 	$(PY) -m pytest -m alone tests
 
 .PHONY: lint

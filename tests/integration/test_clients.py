@@ -17,8 +17,6 @@ from typing import Any
 import pytest
 from local_stack import ROOT, LocalStack
 
-pytestmark = pytest.mark.xdist_group("product")
-
 SOURCES = Path(__file__).parent / "clients"
 INSTALLED = ROOT / ".tools" / "clients"
 SUM = "result = 2 + 3\nprint(f'计算结果: {result}')"

@@ -18,7 +18,6 @@ import pytest
 from conformance.__main__ import run
 
 # One worker runs the server and all that looks at its report.
-pytestmark = pytest.mark.xdist_group("conformance-naive")
 SERVERS = Path(__file__).resolve().parents[1] / "broken_servers"
 
 LEAKED = {

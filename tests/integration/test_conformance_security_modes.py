@@ -17,7 +17,6 @@ from conformance.__main__ import run
 from conformance.security.programs import load
 
 # One after another on one worker: together they are two thousand calls.
-pytestmark = pytest.mark.xdist_group("conformance-security-modes")
 RESIDUE = yaml.safe_load((Path(__file__).parent / "residue.yaml").read_text(encoding="utf-8"))
 THROUGH = ("LEAKED", "CRASHED", "LATE")
 # Ordinary and runaway programs are judged where the suite itself is run on the product.

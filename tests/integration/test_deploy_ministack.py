@@ -28,7 +28,6 @@ from sam import settings
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 60.0  # for what must come; nothing here measures speed
-pytestmark = pytest.mark.xdist_group("deploy")
 
 
 @dataclass

@@ -8,12 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 from local_stack import DEADLINE_S, ROOT, LocalStack
 
 from load.plan import load_plan
-
-pytestmark = pytest.mark.xdist_group("product")
 
 
 def load(product: LocalStack, *arguments: str) -> subprocess.CompletedProcess[str]:

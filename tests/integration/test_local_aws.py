@@ -12,8 +12,6 @@ import pytest
 from botocore.exceptions import ClientError
 from local_stack import LocalStack, local_stack
 
-pytestmark = pytest.mark.xdist_group("local-aws")
-
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:

@@ -15,7 +15,6 @@ import pytest
 from botocore.exceptions import ClientError
 from local_stack import DEADLINE_S, LocalStack, local_stack
 
-pytestmark = pytest.mark.xdist_group("local-functions")
 CONTEXT, NOTHING = b'{"do": "context"}', b'{"do": "nothing"}'
 
 

@@ -12,7 +12,6 @@ from local_stack import LocalStack, local_stack
 
 from sam.local.syscalls import REFUSED
 
-pytestmark = pytest.mark.xdist_group("local-isolation")
 PRCTL, LANDLOCK = REFUSED["prctl"][0], 444
 PR_GET_DUMPABLE = 3
 

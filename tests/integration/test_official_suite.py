@@ -17,8 +17,6 @@ import pytest
 import yaml
 from local_stack import ROOT, LocalStack
 
-pytestmark = pytest.mark.xdist_group("product")
-
 SOURCES = Path(__file__).parent / "official"
 INSTALLED = ROOT / ".tools" / "official"
 REVISIONS = ("2025-11-25", "2026-07-28")

@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 from local_stack import ROOT, LocalStack, local_stack
 
-pytestmark = pytest.mark.xdist_group("ops-tune")
-
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:

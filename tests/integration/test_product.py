@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 from local_stack import Answer, LocalStack
 
-pytestmark = pytest.mark.xdist_group("product")
-
 SUM = 'result = 2 + 3\nprint(f"计算结果: {result}")'
 MODERN = "2026-07-28"
 
