@@ -17,7 +17,6 @@ import pytest
 
 from conformance.__main__ import run
 
-# One worker runs the server and all that looks at its report.
 SERVERS = Path(__file__).resolve().parents[1] / "broken_servers"
 
 LEAKED = {
