@@ -21,10 +21,13 @@ import types
 import warnings
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import more_than_tools
 import uvicorn
+
+sys.path.insert(0, str(Path(__file__).parent))  # it may be run with -P, which keeps its own directory off the path
+import more_than_tools
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
