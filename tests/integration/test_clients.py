@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from local_stack import ROOT, LocalStack
+from npm_packages import installed
 
 SOURCES = Path(__file__).parent / "clients"
 INSTALLED = ROOT / ".tools" / "clients"
@@ -26,24 +27,9 @@ TOOLS = {"execute_python", "list_preinstalled_packages", "get_environment_info"}
 @pytest.fixture(scope="session")
 def node() -> Path:
     """Directory of the installed clients' commands, Node 22 among them (the Inspector needs it)."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
-    lock = SOURCES / "package-lock.json"
-    stamp = INSTALLED / "package-lock.json.done"
-    if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
-        INSTALLED.mkdir(parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(SOURCES / name, INSTALLED)
-        command = ["npm", "ci", "--no-audit", "--no-fund", "--prefix", str(INSTALLED)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        except subprocess.TimeoutExpired:
-            pytest.skip("the npm registry did not answer within 300 s")
-        if done.returncode != 0:
-            pytest.skip(f"the npm registry gave no clients: {done.stderr.strip().splitlines()[-1:]}")
-        stamp.write_bytes(lock.read_bytes())
+    commands = installed(SOURCES, INSTALLED)
     shutil.copy(SOURCES / "call.mjs", INSTALLED)
-    return INSTALLED / "node_modules" / ".bin"
+    return commands
 
 
 def run(node: Path, *command: str) -> dict[str, Any]:

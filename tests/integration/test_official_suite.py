@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 from local_stack import ROOT, LocalStack
+from npm_packages import installed
 
 SOURCES = Path(__file__).parent / "official"
 INSTALLED = ROOT / ".tools" / "official"
@@ -25,23 +25,7 @@ REVISIONS = ("2025-11-25", "2026-07-28")
 @pytest.fixture(scope="session")
 def official() -> Path:
     """Directory of the installed suite's commands."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
-    lock = SOURCES / "package-lock.json"
-    stamp = INSTALLED / "package-lock.json.done"
-    if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
-        INSTALLED.mkdir(parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(SOURCES / name, INSTALLED)
-        command = ["npm", "ci", "--no-audit", "--no-fund", "--prefix", str(INSTALLED)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        except subprocess.TimeoutExpired:
-            pytest.skip("the npm registry did not answer within 300 s")
-        if done.returncode != 0:
-            pytest.skip(f"the npm registry gave no suite: {done.stderr.strip().splitlines()[-1:]}")
-        stamp.write_bytes(lock.read_bytes())
-    return INSTALLED / "node_modules" / ".bin"
+    return installed(SOURCES, INSTALLED)
 
 
 def judged(official: Path, endpoint: str, revision: str, out: Path) -> dict[str, str]:
