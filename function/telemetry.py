@@ -34,6 +34,7 @@ def record_execution(request: Request, code: str, requirements: Sequence[str], e
     """Log what came of an `execute_python` call."""
     kind = execution.error.type if execution.error else None
     usage = execution.usage
+    source = code.encode("utf-8", "surrogatepass")
     fields = {
         "outcome": "ok" if execution.success else "error",
         "error_type": kind,
@@ -43,8 +44,8 @@ def record_execution(request: Request, code: str, requirements: Sequence[str], e
         "cpu_ms": usage.cpu_ms,
         "install_ms": usage.install_ms,
         "max_rss_mb": usage.max_rss_mb,
-        "code_sha256": hashlib.sha256(code.encode("utf-8", "surrogatepass")).hexdigest(),
-        "code_bytes": len(code.encode("utf-8", "surrogatepass")),
+        "code_sha256": hashlib.sha256(source).hexdigest(),
+        "code_bytes": len(source),
         "requirements": list(requirements),
     }
     metrics = {
