@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from check import page
+from check import COMMAND, page
 from check.steps import MEANING, Step, StepFailed, Target, gravest, local_stack, run_step
 from check.verdict import rows
 
@@ -35,7 +36,10 @@ exit codes: 0 pass, 1 gate failed, 2 usage or configuration, 3 unreachable or cr
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m check", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=COMMAND,
+        description=__doc__.replace("python -m check", COMMAND),
+        epilog=EPILOG.replace("python -m check", COMMAND),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("url", nargs="?", metavar="URL", help="an MCP endpoint; without one the local stack is started")
     parser.add_argument("--out", type=Path, help="where everything goes (default: out/check-<UTC time>)")
@@ -44,6 +48,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def run(argv: list[str]) -> int:
     arguments = parse(argv)
+    if arguments.url is None and importlib.util.find_spec("sam") is None:
+        print("check: the local stack is in the repository only; give the URL of an endpoint", file=sys.stderr)
+        return 2
     started = datetime.now().astimezone()
     out = arguments.out or Path("out") / f"check-{started.astimezone(UTC):%Y%m%dT%H%M%SZ}"
     out.mkdir(parents=True, exist_ok=True)

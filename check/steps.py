@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from check import COMMAND
+
 READY_S = 60  # how long the local stack may take to say that it listens
 
 # Which of several exit codes speaks for the whole (DESIGN: exit codes), the gravest first.
@@ -126,7 +128,7 @@ def run_step(name: str, arguments: list[str], directory: Path, environment: Mapp
                 process.wait(20)
             process.kill()
             code = 130
-    shown = shlex.join(["python", "-m", *arguments])
+    shown = f"{COMMAND.removesuffix('check')}{shlex.join(arguments)}"
     return Step(name, shown, code, time.monotonic() - started, directory)
 
 

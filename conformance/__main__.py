@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance import baseline, exits
+from conformance import COMMAND, baseline, exits
 from conformance.plugin import PARTS, Refused, preflight
 from conformance.report import coverage, formats, progress, results, scorecard_compare, terminal
 from conformance.stdio import bridged
@@ -52,9 +52,9 @@ exit codes: 0 pass, 1 a check failed, 2 usage, 3 unreachable or credentials refu
 def build_parser() -> argparse.ArgumentParser:
     """The options; the endpoint may also come from MCP_ENDPOINT_URL or .env."""
     parser = argparse.ArgumentParser(
-        prog="python -m conformance",
+        prog=COMMAND,
         description="Judge an MCP endpoint: the protocol, the interpreter's tools, and its blocking by effect.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.replace("python -m conformance", COMMAND),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("endpoint", nargs="?", metavar="URL", help="the endpoint; or `requirements`, or `report DIR`")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from load import aws
+from load import COMMAND, aws
 from load.ab import BASE, CANDIDATE, run_in_turns
 from load.call_log import NoLog, client, events
 from load.coldstart import cold_start_plan, print_cold_starts, write_cold_start_report
@@ -81,9 +81,9 @@ def run(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m load",
+        prog=COMMAND,
         description="Open-loop load and cold-start tests of an MCP endpoint, judged by thresholds.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.replace("python -m load", COMMAND),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -331,7 +331,7 @@ def _mix(arguments: argparse.Namespace) -> int:
         print(text, end="")
         return EXIT_PASS
     arguments.write.write_text(text, encoding="utf-8")
-    print(f"load: {len(calls)} calls; python -m load run {arguments.write} URL plays them", file=sys.stderr)
+    print(f"load: {len(calls)} calls; {COMMAND} run {arguments.write} URL plays them", file=sys.stderr)
     return EXIT_PASS
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from load import COMMAND
 from load.aws import AwsRefused, told
 
 ALIAS: Final = "load-coldstart"
@@ -56,7 +57,7 @@ def read_function(client: Any, function: str) -> Journal:
     if ALIAS in aliases:
         raise AwsRefused(
             f"{function} has an alias {ALIAS} already: another run is under way, or one was killed; put that one back "
-            f"with `python -m load coldstart --restore DIR`, or delete the alias"
+            f"with `{COMMAND} coldstart --restore DIR`, or delete the alias"
         )
     return Journal(
         function=function,
@@ -123,7 +124,7 @@ def restore(client: Any, journal: Journal, path: Path) -> None:
                     said = f"the description of {journal.function} was changed by somebody else; it is left as it is"
                     print(f"load: {said}", file=sys.stderr)
         except AwsRefused as error:
-            raise AwsRefused(f"{error}; try `python -m load coldstart --restore {path.parent}` again") from error
+            raise AwsRefused(f"{error}; try `{COMMAND} coldstart --restore {path.parent}` again") from error
         journal.marker = ""
         journal.write(path)
 

@@ -33,6 +33,9 @@ from locust.env import Environment
 from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
+# Locust puts the current directory first, where a user may have a `load` of their own.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from load.arrivals import Arrival
 from load.exchange import post, request_bytes
 from load.pacing import pace

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ops import doctor, log_commands, report, tune
+from ops import COMMAND, doctor, log_commands, report, tune
 from ops.aws import read_dotenv
 from ops.command import Surroundings
 from ops.failures import EXIT_INTERRUPTED, OpsError
@@ -21,7 +21,7 @@ Settings come from flags, then the environment (AWS_*, OPS_LOG_GROUP, P_FN_NAME)
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
-        prog="python -m ops",
+        prog=COMMAND,
         description="Logs, reports and tuning of a deployed interpreter, on AWS or on the local stack.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
             name,
             help=module.HELP,
             description=module.HELP[0].upper() + module.HELP[1:] + ".",
-            epilog=module.EXAMPLES,
+            epilog=module.EXAMPLES.replace("python -m ops", COMMAND),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(sub)

@@ -13,6 +13,7 @@ import httpx
 from rich.console import Console
 from rich.text import Text
 
+from ops import COMMAND
 from ops.aws import Account, aws_sentences, logs_client
 from ops.command import LAMBDA_PREFIX, Surroundings, account_of, add_account_flags, pace_of, run_folder
 from ops.diagnosis import Finding, diagnose
@@ -111,6 +112,6 @@ def _print(findings: list[Finding], around: Surroundings) -> None:
         mark, style = _MARKS[finding.level]
         console.print(Text.assemble((mark, style), f"  {finding.id}: {finding.says}"))
         if finding.mend:
-            console.print(Text(f"           mend: {finding.mend}"))
+            console.print(Text(f"           mend: {finding.mend.replace('python -m ops', COMMAND)}"))
     wrong = sum(finding.level == "wrong" for finding in findings)
     console.print(Text(f"{wrong} wrong, {len(findings)} findings"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from conformance import exits
+from conformance import COMMAND, exits
 from conformance.report.scorecard import ClassScore, Scorecard, as_dict, percent, score
 
 # More programs than a person reads are told by class.
@@ -26,9 +26,9 @@ Each run is the directory a run left (its run.json and checks.jsonl are read), w
 def build_parser() -> argparse.ArgumentParser:
     """The options of the comparison."""
     parser = argparse.ArgumentParser(
-        prog="python -m conformance compare",
+        prog=f"{COMMAND} compare",
         description="Put the security scorecards of several runs side by side.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.replace("python -m conformance", COMMAND),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", metavar="[NAME=]DIR", help="directories of runs, two or more")
