@@ -21,7 +21,6 @@ from .gateway import Gateway
 from .host import Host, LaunchError, probe
 from .lambda_api import LambdaApi
 from .logs import LogWriter
-from .metrics import observe
 from .pool import SCALE_OUT_PER_10_S, Pool
 from .stack import Stack, StackError, configured, read_stack
 
@@ -165,6 +164,7 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
     aws = Aws(stack)
     probed = await _probe(options, stack.code_dir)
     writer = LogWriter(aws.deliver)
+    aws.settle = writer.flush
     site = Site(
         host=probed,
         layer=options.layer,
@@ -175,7 +175,7 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
     )
 
     def make_pool(of: Stack, most: int) -> Pool:
-        return Pool(of, most, site, lambda o: observe(aws.metrics, o), scale_out_per_10_s=options.scale_out)
+        return Pool(of, most, site, aws.metrics.observe, scale_out_per_10_s=options.scale_out)
 
     functions = Functions(make_pool, Clock(time.time, loop.call_later), options.concurrency)
     function = functions.add(stack, aws.role_arn)

@@ -23,7 +23,7 @@ from typing import Any
 from . import logs, processes
 from .cpu import Share
 from .host import Host, Launched, LaunchError, Layout, launch, layout
-from .runtime import Answer, Invocation, RuntimeApi
+from .runtime import Answer, Invocation, Loss, RuntimeApi
 from .stack import Stack
 
 POLL_S = 0.01  # how often memory is looked at: a fast allocator overshot a 512 MB limit by 8 MB at 5 ms
@@ -65,15 +65,6 @@ class InitFailure:
     status: str
     error_type: str | None
     answer: Answer
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """Why an invocation was cut off: its `status`, and for an error its type and cause."""
-
-    status: str
-    kind: str
-    cause: str = ""
 
 
 class Environment:
@@ -223,7 +214,7 @@ class Environment:
         self._say(logs.start(self._platform, time.time(), request_id))
         if failure is not None:
             return self._report_failed_init(invocation, began, failure)
-        await self._api.offer(invocation)
+        self._api.offer(invocation)
         loss = await self._wait(invocation, began + timeout_s)
         duration_ms = ((invocation.answered_at or time.monotonic()) - began) * 1000
         if loss is None:
@@ -234,17 +225,34 @@ class Environment:
 
     async def _wait(self, invocation: Invocation, deadline: float) -> Loss | None:
         """Until done (None), process gone, deadline, or memory past the limit."""
-        assert self._exited is not None
-        while not invocation.done.done():
-            if self._exited.done():
-                return Loss("error", "Runtime.ExitError", _cause(self._exited.result()))
+        exited, done, loop = self._exited, invocation.done, asyncio.get_running_loop()
+        assert exited is not None
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            """Again and again while it runs; most calls are over before the first time."""
+            nonlocal timer
             left = deadline - time.monotonic()
+            if done.done():
+                return
             if left <= 0:
-                return Loss("timeout", "Sandbox.Timedout")
-            await _first_of(invocation.done, self._exited, timeout_s=min(POLL_S, left))
-            if not invocation.done.done() and self._is_out_of_memory():
-                return Loss("error", "Runtime.OutOfMemory", "signal: killed")
-        return None
+                done.set_result(Loss("timeout", "Sandbox.Timedout"))
+            elif self._is_out_of_memory():
+                done.set_result(Loss("error", "Runtime.OutOfMemory", "signal: killed"))
+            else:
+                timer = loop.call_later(min(POLL_S, left), look)
+
+        def gone(of: asyncio.Future[int]) -> None:
+            if not done.done():
+                done.set_result(Loss("error", "Runtime.ExitError", _cause(of.result())))
+
+        timer = loop.call_later(min(POLL_S, max(0.0, deadline - time.monotonic())), look)
+        exited.add_done_callback(gone)
+        try:
+            return await done
+        finally:
+            timer.cancel()
+            exited.remove_done_callback(gone)
 
     def _is_out_of_memory(self) -> bool:
         return self._look_at_memory() > self.stack.memory_mb * MB

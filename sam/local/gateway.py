@@ -9,12 +9,14 @@ invocation, as when it throttles; 502 when the function failed or answered in an
 import asyncio
 import base64
 import binascii
+import functools
 import hmac
 import json
 import secrets
 import sys
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -78,18 +80,19 @@ class Gateway:
         }
         self._stage_meter = Meter(stack.stage_throttle, now)
         self._timeout_s = integration_timeout_s
+        self._match = functools.lru_cache(256)(functools.partial(match_route, stack))
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         request_id = str(uuid.uuid4())
         answer = await self._answer(request, request_id)
         answer.headers.setdefault("Content-Type", "application/json")
         answer.headers["x-amzn-RequestId"] = request_id
-        answer.headers["x-amz-apigw-id"] = base64.b64encode(secrets.token_bytes(11)).decode().rstrip("=") + "="
+        answer.headers["x-amz-apigw-id"] = _extended_id(request_id)
         return answer
 
     async def _answer(self, request: web.BaseRequest, request_id: str) -> web.Response:
         raw_path = request.raw_path.partition("?")[0]
-        match = match_route(self._stack, raw_path, request.method)
+        match = self._match(raw_path, request.method)
         if match is None:
             return refusal(403, "Missing Authentication Token", "MissingAuthenticationTokenException")
         key = self._key_of(request) if match.route.api_key_required else None
@@ -203,7 +206,7 @@ def proxy_event(
     headers = list(headers)
     query = parse_qsl(raw_target.partition("?")[2], keep_blank_values=True)
     host = _first(headers, "host") or "localhost"
-    moment = datetime.fromtimestamp(time.time() if now_s is None else now_s, UTC)
+    moment_s = time.time() if now_s is None else now_s
     content_type = (_first(headers, "content-type") or "").partition(";")[0].strip()
     binary = _is_binary(content_type, stack.binary_media_types)
     # Bytes that are no UTF-8 arrive as U+FFFD on AWS too: https://qiita.com/ma2shita/items/ea96fbb73b7095413d3f
@@ -219,17 +222,17 @@ def proxy_event(
         "pathParameters": dict(match.parameters) or None,
         "stageVariables": None,
         "requestContext": {
-            "resourceId": secrets.token_hex(3),
+            "resourceId": f"{zlib.crc32(match.route.resource.encode()) & 0xFFFFFF:06x}",  # one for each resource
             "resourcePath": match.route.resource,
             "httpMethod": method,
-            "extendedRequestId": base64.b64encode(request_id.encode()[:11]).decode(),
-            "requestTime": moment.strftime("%d/%b/%Y:%H:%M:%S +0000"),
+            "extendedRequestId": _extended_id(request_id),
+            "requestTime": _request_time(int(moment_s)),
             "path": f"/{stack.stage}{match.path}",
             "accountId": ACCOUNT_ID,
             "protocol": protocol,
             "stage": stack.stage,
             "domainPrefix": host.partition(".")[0].partition(":")[0],
-            "requestTimeEpoch": int(moment.timestamp() * 1000),
+            "requestTimeEpoch": int(moment_s * 1000),
             "requestId": request_id,
             "identity": {
                 "cognitoIdentityPoolId": None,
@@ -256,6 +259,16 @@ def proxy_event(
         "body": text,
         "isBase64Encoded": bool(binary and body),
     }
+
+
+@functools.lru_cache(2)
+def _request_time(epoch_s: int) -> str:
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
+
+
+def _extended_id(request_id: str) -> str:
+    """The id that the event and the header x-amz-apigw-id tell, in the shape of AWS's."""
+    return base64.b64encode(request_id.encode()[:11]).decode()
 
 
 def proxy_response(payload: bytes, binary_media_types: tuple[str, ...], accept: str) -> web.Response:

@@ -44,6 +44,7 @@ class MetricStore:
     def __init__(self) -> None:
         self._metrics: dict[Key, dict[int, Second]] = {}
         self._units: dict[Key, str] = {}
+        self._observed: list[Observed] = []  # not yet counted
         self._lock = threading.Lock()
 
     def put(
@@ -60,6 +61,39 @@ class MetricStore:
             second = self._second((namespace, name, tuple(sorted(dimensions))), at_s, unit)
             for value, count in values.items():
                 second.values[value] += count  # type: ignore[assignment]  # counts may be fractions, as AWS takes them
+
+    def observe(self, observed: Observed) -> None:
+        """What Lambda counts of one request, with the dimensions it counts it by, at the minute it began.
+
+        Requests are counted a thousand at a time, or once somebody asks: fifteen values for each of a thousand calls a
+        second were a twentieth of what the stack does for a call.
+        """
+        with self._lock:
+            self._observed.append(observed)
+            if len(self._observed) >= 1000:
+                self._count()
+
+    def _count(self) -> None:
+        observed, self._observed = self._observed, []
+        alike: dict[tuple[float, str, str], list[Observed]] = {}
+        for each in observed:
+            alike.setdefault((each.began_s - each.began_s % 60, each.function_name, each.resource), []).append(each)
+        for (at_s, function, resource), group in alike.items():
+            ended = [each.outcome for each in group if each.outcome is not None]
+            figures: list[tuple[str, Counter[float], str]] = [
+                ("Throttles", Counter(float(each.outcome is None) for each in group), "Count")
+            ]
+            if ended:
+                figures += [
+                    ("Invocations", Counter({1.0: len(ended)}), "Count"),
+                    ("Errors", Counter(float(outcome.function_error is not None) for outcome in ended), "Count"),
+                    ("Duration", Counter(round(outcome.duration_ms, 2) for outcome in ended), "Milliseconds"),
+                    ("ConcurrentExecutions", Counter(float(e.concurrent) for e in group if e.outcome), "Count"),
+                ]
+            by_function = ("FunctionName", function)
+            for dimensions in ((), (by_function,), (by_function, ("Resource", resource))):
+                for name, values, unit in figures:
+                    self._second((NAMESPACE, name, dimensions), at_s, unit).values.update(values)
 
     def put_set(self, key: Key, at_s: float, statistics: tuple[float, float, float, float], unit: str | None) -> None:
         """Add a statistic set: count, sum, minimum, maximum."""
@@ -82,11 +116,13 @@ class MetricStore:
 
     def keys(self) -> list[Key]:
         with self._lock:
+            self._count()
             return list(self._metrics)
 
     def periods(self, key: Key, start_s: float, end_s: float, period_s: int) -> dict[int, Second]:
         """What fell in [start, end), by the start of its period; periods begin at whole multiples of their length."""
         with self._lock:
+            self._count()
             periods: dict[int, Second] = {}
             begin = int(start_s) - int(start_s) % period_s
             for at, second in self._metrics.get(key, {}).items():
@@ -95,24 +131,6 @@ class MetricStore:
                     into.values.update(second.values)
                     into.sets += second.sets
             return dict(sorted(periods.items()))
-
-
-def observe(store: MetricStore, observed: Observed) -> None:
-    """What Lambda counts of one request, with the dimensions it counts it by, at the minute it began."""
-    at_s = observed.began_s - observed.began_s % 60
-    outcome = observed.outcome
-    figures: list[tuple[str, float, str]] = [("Throttles", float(outcome is None), "Count")]
-    if outcome is not None:
-        figures += [
-            ("Invocations", 1.0, "Count"),
-            ("Errors", float(outcome.function_error is not None), "Count"),
-            ("Duration", round(outcome.duration_ms, 2), "Milliseconds"),
-            ("ConcurrentExecutions", float(observed.concurrent), "Count"),
-        ]
-    by_function = ("FunctionName", observed.function_name)
-    for dimensions in ((), (by_function,), (by_function, ("Resource", observed.resource))):
-        for name, value, unit in figures:
-            store.put(NAMESPACE, name, dimensions, at_s, {value: 1}, unit)
 
 
 def take_embedded(store: MetricStore, message: str, timestamp_ms: int) -> None:

@@ -121,9 +121,9 @@ def test_refusals(hundred: MetricStore, change: dict[str, Any], sentence: str):
 
 def test_what_lambda_counts():
     made = MetricStore()
-    metrics.observe(made, Observed(MINUTE + 5.5, "f", "f:live", Outcome(b"", None, b"", 12.345), 2))
-    metrics.observe(made, Observed(MINUTE + 6.5, "f", "f:live", Outcome(b"", "Unhandled", b"", 20.0), 1))
-    metrics.observe(made, Observed(MINUTE + 7.5, "f", "f:live", None, 2))
+    made.observe(Observed(MINUTE + 5.5, "f", "f:live", Outcome(b"", None, b"", 12.345), 2))
+    made.observe(Observed(MINUTE + 6.5, "f", "f:live", Outcome(b"", "Unhandled", b"", 20.0), 1))
+    made.observe(Observed(MINUTE + 7.5, "f", "f:live", None, 2))
     sums = {}
     for name in ("Invocations", "Errors", "Throttles", "Duration", "ConcurrentExecutions"):
         for dimensions in ([], [("FunctionName", "f")], [("FunctionName", "f"), ("Resource", "f:live")]):
