@@ -17,7 +17,6 @@ import random
 import resource
 import signal
 import socket
-import stat
 import struct
 import sys
 import threading
@@ -27,7 +26,7 @@ import warnings
 from typing import Any
 
 from interpreter import audit, kernel, outputs
-from interpreter.confinement import Limits, set_limits
+from interpreter.confinement import Limits, limit_call, set_limits
 
 FILENAME = "<code>"
 NO_RESULT = "Code executed successfully"
@@ -41,23 +40,34 @@ _dumps, _write, _exit = json.dumps, os.write, os._exit
 REPORT, TRACE, CHANNEL = 3, 4, 5  # descriptors of the child; 0 is empty, 1 and 2 are its output
 
 
-def main(request_fd: int, stdout_fd: int, stderr_fd: int, report_fd: int, trace_fd: int) -> None:
-    """Run one request, or those of a session, and never return. Descriptors are this process's ends of the host's."""
+def main(channel_fd: int, stdout_fd: int, stderr_fd: int, report_fd: int, trace_fd: int) -> None:
+    """Be a fresh program, wait for a request, run it, and never return. Descriptors are ends of the host's.
+
+    All that does not need the request is done before it comes, for the host forks the next child when a call has
+    ended (`engine`). What must not be known or equal beforehand, the seeds of random numbers, comes after it.
+    """
     try:
         os.setsid()
-        in_session = stat.S_ISSOCK(os.fstat(request_fd).st_mode)  # a socket, since there are more to come
-        request = _read_framed(request_fd)[0] if in_session else _read_request(request_fd)
-        _arrange_descriptors([stdout_fd, stderr_fd, report_fd, trace_fd, *([request_fd] if in_session else [])])
-        _enter(request)
+        _arrange_descriptors([stdout_fd, stderr_fd, report_fd, trace_fd, channel_fd])
+        setting, _ = _read_framed(CHANNEL)
+        limits = Limits(**setting["limits"])
         violations: list[str] = []
-        set_limits(Limits(**request["limits"]), request["tasks_now"], cpu=not in_session)
-        policy = _policy(request)
-        available = kernel.Available(**request["kernel"])
+        _enter(setting)
+        set_limits(limits)
+        policy = _policy(setting)
+        available = kernel.Available(**setting["kernel"])
         if available.whole:
             kernel.apply(available, readable=policy.readable, writable=policy.writable, network=policy.network)
-        if request["hook"]:
+        if setting["hook"]:
             audit.install(policy, violations)
         module = sys.modules["__main__"] = types.ModuleType("__main__")
+        _dumps(_execute("0", {}, []))  # so that the pages a run writes to are this process's own by then
+        request, _ = _read_framed(CHANNEL)
+        in_session = request["session"]
+        if not in_session:
+            os.close(CHANNEL)
+        limit_call(limits, None if in_session else request["timeout_s"], request["tasks_now"])
+        _reseed()
         _send(REPORT, _execute(request["code"], module.__dict__, violations))
         while in_session:
             request = _next_request()
@@ -100,7 +110,7 @@ def _read_framed(fd: int) -> tuple[dict[str, Any], list[int]]:
     try:
         size, fds, _flags, _address = socket.recv_fds(channel, 4, 4)
         if len(size) < 4:
-            _exit(0)  # the host has ended the session
+            _exit(0)  # the host wants no more of this child
         (left,) = struct.unpack("<I", size)
         data = bytearray()
         while len(data) < left:
@@ -111,19 +121,13 @@ def _read_framed(fd: int) -> tuple[dict[str, Any], list[int]]:
     return request, fds
 
 
-def _read_request(fd: int) -> dict[str, Any]:
-    with os.fdopen(fd, "rb") as file:
-        request: dict[str, Any] = json.loads(file.read())
-    return request
-
-
-def _enter(request: dict[str, Any]) -> None:
-    """Working directory, environment, streams, paths and randomness of a fresh program."""
-    run_dir = request["run_dir"]
+def _enter(setting: dict[str, Any]) -> None:
+    """Working directory, environment, streams and paths of a fresh program."""
+    run_dir = setting["run_dir"]
     os.chdir(run_dir)
     os.environ.update(HOME=run_dir, TMPDIR=run_dir)
     os.environ.pop("PYTHONHOME", None)
-    sys.path[:0] = [run_dir, *request["paths"]]
+    sys.path[:0] = [run_dir, *setting["paths"]]
     sys.argv = [FILENAME]
     sys.dont_write_bytecode = True
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
@@ -133,18 +137,22 @@ def _enter(request: dict[str, Any]) -> None:
     import tempfile
 
     tempfile.tempdir = None
-    random.seed()
-    if "numpy.random" in sys.modules:
-        sys.modules["numpy.random"].seed()  # every fork would draw the same numbers
     # The host asks with SIGUSR2 where the code is stuck. In C, so that it answers in a tight loop too.
     faulthandler.register(signal.SIGUSR2, file=TRACE, all_threads=False, chain=False)
 
 
-def _policy(request: dict[str, Any]) -> audit.Policy:
-    given = request["policy"]
+def _reseed() -> None:
+    """Every fork would draw the same numbers, and so would every environment made from one snapshot."""
+    random.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+
+
+def _policy(setting: dict[str, Any]) -> audit.Policy:
+    given = setting["policy"]
     return audit.Policy(
-        writable=(request["run_dir"],),
-        readable=(*given["readable"], *request["paths"], request["run_dir"]),
+        writable=(setting["run_dir"],),
+        readable=(*given["readable"], *setting["paths"], setting["run_dir"]),
         hidden=tuple(given["hidden"]),
         network=given["network"],
     )

@@ -39,31 +39,35 @@ class Limits:
 # ---- inside the child -------------------------------------------------------------------------------------------
 
 
-def set_limits(limits: Limits, tasks_now: int | None, *, cpu: bool = True) -> None:
-    """rlimits of this process, hard and soft alike so that they cannot be raised again.
+def set_limits(limits: Limits) -> None:
+    """rlimits of this process that hold for whatever it runs, hard and soft alike so that they cannot be raised again.
 
-    `cpu` is False for a session, whose calls would add up to one limit; the wall clock holds each of them.
     AS and not DATA: DATA does not count shared anonymous mappings (measured: 3.9 GB under a limit of 512 MB).
-    NPROC counts every task of the uid, hence `tasks_now`; None leaves it alone, where the uid is shared.
     """
     mb = 1 << 20
-    cpu_s = math.ceil(limits.timeout_s * (os.cpu_count() or 1)) + 1
-    wanted = [
-        (resource.RLIMIT_AS, _address_space_bytes() + limits.memory_mb * mb),
-        (resource.RLIMIT_CPU, cpu_s if cpu else resource.RLIM_INFINITY),
-        (resource.RLIMIT_FSIZE, limits.file_mb * mb),
-        (resource.RLIMIT_NOFILE, limits.open_files),
-        (resource.RLIMIT_CORE, 0),
-    ]
+    _limit(resource.RLIMIT_AS, _address_space_bytes() + limits.memory_mb * mb)
+    _limit(resource.RLIMIT_FSIZE, limits.file_mb * mb)
+    _limit(resource.RLIMIT_NOFILE, limits.open_files)
+    _limit(resource.RLIMIT_CORE, 0)
+
+
+def limit_call(limits: Limits, timeout_s: float | None, tasks_now: int | None) -> None:
+    """rlimits that depend on the call.
+
+    `timeout_s` is None for a session, whose calls would add up to one CPU limit; the wall clock holds each of them.
+    NPROC counts every task of the uid, hence `tasks_now`, this process among them; None leaves it alone, where the
+    uid is shared.
+    """
+    if timeout_s is not None:
+        _limit(resource.RLIMIT_CPU, math.ceil(timeout_s * (os.cpu_count() or 1)) + 1)
     if tasks_now is not None:
-        wanted.append((resource.RLIMIT_NPROC, tasks_now + limits.processes))
-    for which, value in wanted:
-        hard = resource.getrlimit(which)[1]
-        if resource.RLIM_INFINITY in (value, hard):
-            value = hard if value == resource.RLIM_INFINITY else value
-        else:
-            value = min(value, hard)
-        resource.setrlimit(which, (value, value))
+        _limit(resource.RLIMIT_NPROC, tasks_now - 1 + limits.processes)
+
+
+def _limit(which: int, value: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(which, (value, value))
 
 
 def _address_space_bytes() -> int:

@@ -7,6 +7,7 @@ the limits and cleaned up after.
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import shutil
 import tempfile
@@ -24,7 +25,7 @@ from interpreter.outcome import Completed, complete, refused
 from interpreter.packages import INSTALL_LIMIT_S, Overlay, PackageError, PackageInstaller, PackagePolicy
 from interpreter.sessions import NEW, Session, SessionError, Sessions
 from interpreter.template import MATPLOTLIB, ROOT, Template, TemplateLost, readable_directories, shipped_font_lists
-from interpreter.watch import Bounds, Held, Watched, resume, watch
+from interpreter.watch import Bounds, Child, Held, Watched, resume, watch
 
 PACKAGES = ".packages"  # where runtime installs lie, below the scratch directory
 HEAVY = ("numpy", "numpy.random", "pandas", "matplotlib", "matplotlib.pyplot")
@@ -47,9 +48,12 @@ class Interpreter:
     """The templates of one environment, and `run`.
 
     `limits` bound each run; `preload` names the modules of the heavy template; `packages` is what calls may install;
-    `sessions` is how many may be kept at once; `scratch` is where runs have their directories; without `hook` the
-    other layers stand alone, to be measured.
+    `sessions` is how many may be kept at once; `scratch` is where runs have their directories; without `hook` or
+    `kernel_layer` the other layers stand alone, to be measured.
     Thread-safe: each run has a child and pipes of its own.
+
+    When a call has ended and all it left is gone, the child of the next one is forked, so that it finds it confined
+    and waiting. No code ever runs beside such a child: whatever comes next uses it or ends it first.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Interpreter:
         network: bool = False,
         packages: PackagePolicy | None = None,
         hook: bool = True,
+        kernel_layer: bool = True,
         sessions: int = 0,
         scratch: Path | None = None,
     ) -> None:
@@ -69,7 +74,7 @@ class Interpreter:
         self.scratch = scratch or Path(tempfile.gettempdir())
         self.alone = confinement.alone()
         self._ancestors = confinement.ancestors()
-        self.kernel = kernel.probe()
+        self.kernel = kernel.probe() if kernel_layer else kernel.NONE
         self._preload = tuple(preload)
         self._lock = threading.Lock()
         self._templates: dict[str, Template] = {}
@@ -82,12 +87,17 @@ class Interpreter:
         for fonts in shipped_font_lists():  # matplotlib wants a directory it can write to, and its list in it
             shutil.copy(fonts, matplotlib)
         self._readable = readable_directories(matplotlib)
+        self._next: Child | None = None
+        self._running = 0
         for kind in ("bare", "heavy"):
             self._template(kind)
+        self._prepare("bare")
 
     def close(self) -> None:
         """End the templates. The runs under way end with them."""
         self.sessions.end_all()
+        if self._next is not None:
+            self._end_child(self._next)
         for template in self._templates.values():
             template.close()
         self._templates.clear()
@@ -132,36 +142,50 @@ class Interpreter:
             return refused(error, (time.monotonic() - begun) * 1000 if requirements else 0.0)
 
     def _run_afresh(self, call: _Call, session_id: str | None) -> Completed:
-        run_dir = tempfile.mkdtemp(prefix="run-", dir=self.scratch)
-        held: Held | None = None
         kind = "heavy" if session_id or self._wants_libraries(call.code, call.overlay) else "bare"
+        held: Held | None = None
+        child: Child | None = None
         try:
-            write(run_dir, call.given)
-            request = self._request(call, run_dir, session=session_id is not None)
-            watched = self._watch(kind, request, self._bounds(call, run_dir))
+            child = self._take(kind, call.overlay)
+            write(child.run_dir, call.given)
+            try:
+                watched = self._watch(child, call, session=session_id is not None)
+            except TemplateLost:  # once: a second one is no accident
+                child = self._replace(child, call)
+                watched = self._watch(child, call, session=session_id is not None)
             held = watched.held
-            return self._completed(call, watched, run_dir, session_id if held else None)
-        finally:
             if held is not None and session_id is not None:
-                self.sessions.keep(session_id, held, run_dir, kind)
-            self._clean(run_dir if held is None else None)
+                self.sessions.keep(session_id, held, child.run_dir, kind)
+            return self._completed(call, watched, child.run_dir, session_id if held else None)
+        except BaseException:
+            self.kill_strays()
+            raise
+        finally:
+            if child is not None:
+                child.forget()
+            self._clean(child.run_dir if child is not None and held is None else None, kind)
 
     def _run_on(self, call: _Call, session: Session) -> Completed:
         """A further call of a session. Where it does not end in order, that was its last."""
         held: Held | None = None
+        waiting = self._begin()
         try:
-            request = self._request(call, session.run_dir, session=True)
-            watched = resume(session.held, self._template(session.kind), request, self._bounds(call, session.run_dir))
+            if waiting is not None:
+                self._end_child(waiting)
+            request = self._request(call, session=True)
+            watched = resume(session.held, self._template(session.kind), request, self._bounds(call))
             held = watched.held
-            return self._completed(call, watched, session.run_dir, session.id if held else None)
-        finally:
             if held is not None:
                 self.sessions.keep(session.id, held, session.run_dir, session.kind)
-            self._clean(session.run_dir if held is None else None)
+            return self._completed(call, watched, session.run_dir, session.id if held else None)
+        except BaseException:
+            self.kill_strays()
+            raise
+        finally:
+            self._clean(session.run_dir if held is None else None, session.kind)
 
     def _completed(self, call: _Call, watched: Watched, run_dir: str, session_id: str | None) -> Completed:
-        if watched.held is None:
-            self.kill_strays()  # before its files are looked at
+        self.kill_strays()  # before its files are looked at
         listed, more = left(run_dir, call.given)
         returned, problems = collect(run_dir, call.return_files)
         completed = complete(watched, call.timeout_s, call.install_ms, listed, returned)
@@ -189,41 +213,93 @@ class Interpreter:
                 self._templates[kind] = template
             return template
 
-    def _watch(self, kind: str, request: dict[str, Any], bounds: Bounds) -> Watched:
-        """See a child through; a template that is lost before it forked is replaced once."""
-        template = self._template(kind)
+    def _begin(self) -> Child | None:
+        """From here on code may run, so the child that waits is the caller's, to be used or ended now."""
+        with self._lock:
+            self._running += 1
+            child, self._next = self._next, None
+        return child
+
+    def _take(self, kind: str, overlay: Overlay) -> Child:
+        """The child for a call: the one that waits, where it is of this kind and sees no packages, or a new one."""
+        child = self._begin()
+        if child is not None:
+            if child.kind == kind and not overlay.paths and not child.is_lost():
+                child.waited = True
+                return child
+            self._end_child(child)
         try:
-            return watch(template, request, bounds)
+            return self._launch(kind, overlay)
         except TemplateLost:
-            template.close()  # waits for its end, so that the next look finds it gone
-            return watch(self._template(kind), request, bounds)
+            return self._launch(kind, overlay)
 
-    def _bounds(self, call: _Call, run_dir: str) -> Bounds:
-        disk = run_dir if self.alone else None
-        return Bounds(self.limits, call.timeout_s, disk, self.kill_strays, call.on_stdout)
+    def _watch(self, child: Child, call: _Call, *, session: bool) -> Watched:
+        return watch(child, lambda: self._request(call, session=session), self._bounds(call))
 
-    def _request(self, call: _Call, run_dir: str, *, session: bool) -> dict[str, Any]:
-        """What the child is told, as JSON can carry it."""
-        return {
-            "code": call.code,
+    def _launch(self, kind: str, overlay: Overlay) -> Child:
+        run_dir = tempfile.mkdtemp(prefix="run-", dir=self.scratch)
+        setting = {
             "run_dir": run_dir,
-            "session": session,
-            "paths": call.overlay.paths,
-            "limits": asdict(self.limits) | {"timeout_s": call.timeout_s},
-            "tasks_now": sum(task.threads for task in confinement.own_tasks()) if self.alone else None,
+            "paths": overlay.paths,
+            "limits": asdict(self.limits),
             "kernel": asdict(self.kernel),
             "hook": self.hook,
             "policy": {"readable": self._readable, "hidden": [str(ROOT)], "network": self.network},
         }
-
-    def _clean(self, run_dir: str | None) -> None:
-        """What a call leaves: its strays, its directory, and where /tmp is ours alone all else in it."""
-        self.kill_strays()
-        if run_dir is not None:
+        template = self._template(kind)
+        try:
+            return Child(template, kind, setting)
+        except BaseException as error:
             confinement.remove(run_dir)
-        if self.alone:
-            kept = {os.path.basename(directory) for directory in self.sessions.directories}
-            confinement.wipe(str(self.scratch), keep=(MATPLOTLIB, PACKAGES, *kept))
+            if isinstance(error, TemplateLost):
+                template.close()  # waits for its end, so that the next look finds it gone
+            raise
+
+    def _replace(self, lost: Child, call: _Call) -> Child:
+        """Another child for one that was lost before it took its request."""
+        if lost.pid is None:
+            lost.template.close()
+        confinement.remove(lost.run_dir)
+        child = self._launch(lost.kind, call.overlay)
+        write(child.run_dir, call.given)
+        return child
+
+    def _prepare(self, kind: str) -> None:
+        """Have the child of the next call forked, unless a call is under way."""
+        with contextlib.suppress(TemplateLost):  # the next call will see to it
+            child: Child | None = self._launch(kind, Overlay())
+            with self._lock:
+                if not self._running and self._next is None:
+                    self._next, child = child, None
+            if child is not None:
+                self._end_child(child)
+
+    def _end_child(self, child: Child) -> None:
+        child.forget()
+        confinement.remove(child.run_dir)
+
+    def _bounds(self, call: _Call) -> Bounds:
+        disk = str(self.scratch) if self.alone else None
+        return Bounds(self.limits, call.timeout_s, disk, self.kill_strays, call.on_stdout)
+
+    def _request(self, call: _Call, *, session: bool) -> dict[str, Any]:
+        """What the child is told when its call has come, as JSON can carry it."""
+        tasks_now = sum(task.threads for task in confinement.own_tasks()) if self.alone else None
+        return {"code": call.code, "session": session, "timeout_s": call.timeout_s, "tasks_now": tasks_now}
+
+    def _clean(self, run_dir: str | None, kind: str) -> None:
+        """Remove what a call, whose strays are dead, leaves: its directory, or all of /tmp where that is ours alone."""
+        try:
+            if run_dir is not None:
+                confinement.remove(run_dir)
+            if self.alone:
+                kept = {os.path.basename(directory) for directory in self.sessions.directories}
+                confinement.wipe(str(self.scratch), keep=(MATPLOTLIB, PACKAGES, *kept))
+        finally:
+            with self._lock:
+                self._running -= 1
+        if not self._running:
+            self._prepare(kind)
 
     def kill_strays(self) -> None:
         """Where the environment is ours alone, end all that is not us. Elsewhere the templates end their orphans."""

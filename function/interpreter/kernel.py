@@ -90,10 +90,13 @@ class Available:
         return self.seccomp and self.landlock_abi > 0
 
 
+NONE = Available(prctl=False, seccomp=False, landlock_abi=0)
+
+
 def probe() -> Available:
     """Ask the kernel. Inside Lambda prctl and seccomp answer EPERM and Landlock ENOSYS (research: sandbox, 1.1)."""
     if platform.machine() not in _TABLES:
-        return Available(False, False, 0)
+        return NONE
     action = ctypes.c_uint32(_KILL_PROCESS)
     privileges = _libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) >= 0
     number = _TABLES[platform.machine()][1]["seccomp"]

@@ -1,4 +1,7 @@
-"""Watches one child from fork to its last byte, and ends it where it passes a limit. It does not judge the outcome."""
+"""Forks a child, gives it a request, and watches it to its last byte, ending it where it passes a limit.
+
+It does not judge the outcome.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ import codecs
 import contextlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +29,7 @@ REPORT_BYTES = 8 << 20
 POLL_S = 0.05  # how often limits are looked at while the code says nothing
 DRAIN_S = 0.25  # how long a pipe may stay open after the child has ended and its strays are dead
 REAP_S = 2.0  # how long a killed child may take to be reported
+STREAMS = ("stdout", "stderr", "report", "trace")
 LOST = -1  # status of a child whose template died: nobody can say how it ended
 
 
@@ -95,69 +100,101 @@ class Bounds:
     on_stdout: Callable[[str], None] | None = None
 
 
-def watch(template: Template, request: dict[str, Any], bounds: Bounds) -> Watched:
-    """Fork a child of `template`, give it `request`, and see it through.
+class Child:
+    """A child that has been forked, or will be as soon as its template gets to it, and has no request yet."""
 
-    With `request["session"]` a child that ends its run in order is kept: `held` is set. Raises TemplateLost where no
-    child was made.
-    """
-    ours: dict[str, int] = {}
-    theirs: list[int] = []
-    channel: socket.socket | None = None
-    with contextlib.ExitStack() as stack:
-        started = time.monotonic()
+    def __init__(self, template: Template, kind: str, setting: dict[str, Any]) -> None:
+        """Have `template` fork it. `setting` is what the child can be told before its request. Raises TemplateLost."""
+        self.template, self.kind = template, kind
+        self.run_dir: str = setting["run_dir"]
+        self.pid: int | None = None
+        self.channel, far = socket.socketpair()
+        self.pipes: dict[str, int] = {}
+        self.told = b""  # by its template, after its pid
+        self.waited = False  # for longer than its own call
+        theirs = [far.detach()]
         try:
-            if request["session"]:
-                channel, far = socket.socketpair()
-                theirs.append(far.detach())
-            else:
-                reader, ours["request"] = os.pipe2(os.O_CLOEXEC)
-                theirs.append(reader)
-            _open_pipes(stack, ours, theirs, ("stdout", "stderr", "report", "trace"))
-            ours["status"], writer = os.pipe2(os.O_CLOEXEC)
-            theirs.append(writer)
+            _open_pipes(self.pipes, theirs, (*STREAMS, "status"))
             template.fork(theirs)
-            if channel is None:
-                _send_all(ours.pop("request"), json.dumps(request).encode())
-            else:
-                _send_framed(channel, request, [])
-        except BaseException:
-            for name in ("request", "status"):
-                if name in ours:
-                    os.close(ours[name])
-            if channel is not None:
-                channel.close()
+            _send_framed(self.channel, setting, [])
+        except BaseException as error:
+            self.forget()
+            if isinstance(error, OSError):
+                raise TemplateLost(str(error)) from error
             raise
         finally:
-            for fd in theirs:
-                os.close(fd)
-        watched = _see_through(template, ours, bounds, started, None, channel is not None)
-    if channel is not None and watched.status is None and watched.pid is not None:
-        watched.held = Held(watched.pid, channel, ours["status"])
-    else:
-        os.close(ours["status"])
-        if channel is not None:
-            channel.close()
-    return watched
+            _close(theirs)
+
+    def forked(self, deadline: float) -> bool:
+        """Wait until it is there, or until `deadline` (of time.monotonic). Raises TemplateLost if it never will."""
+        if self.pid is None:
+            if not self._something_told(max(deadline - time.monotonic(), 0.0)):
+                return False
+            line, _, self.told = os.read(self.pipes["status"], 1 << 10).partition(b"\n")  # each is written at once
+            if not line:
+                raise TemplateLost("it died before it forked")
+            self.pid = json.loads(line)["pid"]
+        return True
+
+    def is_lost(self) -> bool:
+        """Whether it has ended while it waited, or its template has, which would tell."""
+        try:
+            return self.forked(0.0) and (bool(self.told) or self._something_told(0.0))
+        except TemplateLost:
+            return True
+
+    def _something_told(self, timeout_s: float) -> bool:
+        return bool(select.select([self.pipes["status"]], [], [], timeout_s)[0])
+
+    def forget(self) -> None:
+        """Close what is ours of it. One that waits for its request ends by that."""
+        self.channel.close()
+        _close(self.pipes.values())
+        self.pipes.clear()
+
+
+def watch(child: Child, request: Callable[[], dict[str, Any]], bounds: Bounds) -> Watched:
+    """Give `child` its request, made once it is there, and see it through. Raises TemplateLost where nothing was run.
+
+    With `session` in the request a child that ends its run in order is kept: `held` is set.
+    """
+    started = time.monotonic()
+    deadline = started + bounds.timeout_s
+    try:
+        if not child.forked(deadline):
+            return _not_ready(child.template, bounds, started)
+        given = request()
+        try:
+            child.channel.settimeout(max(deadline - time.monotonic(), 0.001))
+            _send_framed(child.channel, given, [])
+            child.channel.settimeout(None)
+        except OSError as error:  # it is gone, which its status will tell
+            if child.waited:
+                raise TemplateLost("it ended while it waited") from error
+        watched = _see_through(child.template, child.pipes, bounds, started, child.pid, given["session"], child.told)
+        if given["session"] and watched.status is None and child.pid is not None:
+            watched.held = Held(child.pid, child.channel.dup(), os.dup(child.pipes["status"]))
+        return watched
+    finally:
+        child.forget()
 
 
 def resume(held: Held, template: Template, request: dict[str, Any], bounds: Bounds) -> Watched:
     """Give a kept child a further `request` and see that through; `held` is set again where it is kept again."""
     before = _usage(held.pid)
-    ours: dict[str, int] = {"status": held.status_fd}
+    started = time.monotonic()
+    pipes: dict[str, int] = {}
     theirs: list[int] = []
-    with contextlib.ExitStack() as stack:
-        started = time.monotonic()
-        _open_pipes(stack, ours, theirs, ("stdout", "stderr", "report", "trace"))
-        try:
+    try:
+        _open_pipes(pipes, theirs, STREAMS)
+        with contextlib.suppress(OSError):  # it is gone, which its status will tell
             os.killpg(held.pid, signal.SIGCONT)
             _send_framed(held.channel, request, theirs)
-        except OSError:
-            pass  # it is gone, which its status will tell
-        finally:
-            for fd in theirs:
-                os.close(fd)
-        watched = _see_through(template, ours, bounds, started, held.pid, True)
+        _close(theirs)
+        theirs.clear()
+        watched = _see_through(template, pipes | {"status": held.status_fd}, bounds, started, held.pid, True)
+    finally:
+        _close([*theirs, *pipes.values()])
     watched.cpu_ms = max(watched.cpu_ms - before[0], 0.0)
     if watched.status is None:
         watched.held = held
@@ -166,39 +203,51 @@ def resume(held: Held, template: Template, request: dict[str, Any], bounds: Boun
     return watched
 
 
-def _open_pipes(stack: contextlib.ExitStack, ours: dict[str, int], theirs: list[int], names: Sequence[str]) -> None:
-    """A pipe for each name: our reading end into `ours`, which `stack` closes, the writing end into `theirs`."""
+def _open_pipes(ours: dict[str, int], theirs: list[int], names: Sequence[str]) -> None:
+    """A pipe for each name: our reading end into `ours`, the writing end into `theirs`."""
     for name in names:
         ours[name], writer = os.pipe2(os.O_CLOEXEC)
-        stack.callback(os.close, ours[name])
         theirs.append(writer)
 
 
-def _see_through(
-    template: Template, pipes: dict[str, int], bounds: Bounds, started: float, pid: int | None, keep: bool
-) -> Watched:
-    watched = Watched(
-        stdout=Stream(bounds.limits.stdout_kb << 10),
-        stderr=Stream(bounds.limits.stdout_kb << 10),
-        report=Stream(REPORT_BYTES),
-        trace=Stream(64 << 10),
-        pid=pid,
-    )
-    _Watch(watched, pipes, template, bounds, started + bounds.timeout_s, keep).until_ended()
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _not_ready(template: Template, bounds: Bounds, started: float) -> Watched:
+    watched = _nothing_yet(bounds, None)
+    watched.killed_for = ("timeout", "TimeoutError", "the interpreter was not ready within the time limit")
+    _give_up(template, "did not fork")
+    watched.status = LOST
     watched.wall_ms = (time.monotonic() - started) * 1000
     return watched
 
 
-def _send_all(fd: int, data: bytes) -> None:
-    """Write and close: closing is how the child learns that the request is whole."""
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(fd, view) :]
-    except BrokenPipeError as error:
-        raise TemplateLost("it closed the request unread") from error
-    finally:
-        os.close(fd)
+def _nothing_yet(bounds: Bounds, pid: int | None) -> Watched:
+    kept = bounds.limits.stdout_kb << 10
+    return Watched(Stream(kept), Stream(kept), Stream(REPORT_BYTES), Stream(64 << 10), pid)
+
+
+def _give_up(template: Template, why: str) -> None:
+    """A template that does not do its part helps no later call either; the next one gets another."""
+    print(f"interpreter: template {template.process.pid} {why} and is replaced", file=sys.stderr)
+    template.process.kill()
+
+
+def _see_through(
+    template: Template,
+    pipes: dict[str, int],
+    bounds: Bounds,
+    started: float,
+    pid: int | None,
+    keep: bool,
+    told: bytes = b"",
+) -> Watched:
+    watched = _nothing_yet(bounds, pid)
+    _Watch(watched, pipes, template, bounds, started + bounds.timeout_s, keep, told).until_ended()
+    watched.wall_ms = (time.monotonic() - started) * 1000
+    return watched
 
 
 def _send_framed(channel: socket.socket, request: dict[str, Any], fds: list[int]) -> None:
@@ -230,6 +279,7 @@ class _Watch:
         bounds: Bounds,
         deadline: float,
         keep: bool,
+        told: bytes,
     ) -> None:
         self.watched, self.template, self.bounds, self.deadline, self.keep = watched, template, bounds, deadline, keep
         self.limits = bounds.limits
@@ -242,6 +292,7 @@ class _Watch:
         for name, fd in pipes.items():
             os.set_blocking(fd, False)
             self.selector.register(fd, selectors.EVENT_READ, name)
+        self._take("status", told)
 
     def until_ended(self) -> None:
         """Until the child is gone, or, where it is to be kept, has closed its report."""
@@ -307,16 +358,11 @@ class _Watch:
             self.bounds.on_stdout(self.decoder.decode(kept))
 
     def _take_status(self, message: dict[str, Any]) -> None:
-        if "pid" in message:
-            self.watched.pid = message["pid"]
-        else:
-            self.watched.status = message["status"]
-            self.watched.cpu_ms = message["cpu_ms"]
-            self.watched.max_rss_kb = message["max_rss_kb"]
+        self.watched.status = message["status"]
+        self.watched.cpu_ms = message["cpu_ms"]
+        self.watched.max_rss_kb = message["max_rss_kb"]
 
     def _template_died(self) -> None:
-        if self.watched.pid is None:
-            raise TemplateLost("it died before it forked")
         # The code may have run in part, so running it again is not for us to decide.
         self._end()
         self.watched.status = LOST
@@ -327,11 +373,8 @@ class _Watch:
             return
         if watched.killed_for is not None:
             if time.monotonic() >= self.killed_at + REAP_S:
-                self._give_template_up("did not report the end of a child")
-        elif watched.pid is None:
-            if time.monotonic() >= self.deadline:
-                watched.killed_for = ("timeout", "TimeoutError", "the interpreter was not ready within the time limit")
-                self._give_template_up("did not fork")
+                _give_up(self.template, "did not report the end of a child")
+                watched.status = LOST
         elif time.monotonic() >= self.deadline:
             self._ask_where()
             self._kill("timeout", "TimeoutError", "the time limit of this run was reached")
@@ -341,12 +384,6 @@ class _Watch:
             self._kill("output_limit", "OutputLimitError", f"the result is larger than {REPORT_BYTES >> 20} MB")
         elif self.bounds.disk and self.free_at_start - _free_bytes(self.bounds.disk) > limits.disk_mb << 20:
             self._kill("disk", "DiskLimitError", f"more than {limits.disk_mb} MB of files were written")
-
-    def _give_template_up(self, why: str) -> None:
-        """It helps no later call either; the next one gets another."""
-        print(f"interpreter: template {self.template.process.pid} {why} and is replaced", file=sys.stderr)
-        self.template.process.kill()
-        self.watched.status = LOST
 
     def _ask_where(self) -> None:
         """SIGUSR2 makes faulthandler write the line the code is at; a code that blocks signals stays silent."""

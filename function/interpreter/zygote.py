@@ -23,7 +23,7 @@ from typing import Any
 # What every child would import anyway, imported once. cffi's backend is there so that the audit layer can close its way
 # into C, which raises no event.
 BARE = ("ctypes", "mmap", "socket", "sqlite3", "subprocess", "tempfile", "threading", "traceback", "_cffi_backend")
-DESCRIPTORS = 6  # request, stdout, stderr, report, trace: the child's; status: ours
+DESCRIPTORS = 6  # channel, stdout, stderr, report, trace: the child's; status: ours
 
 
 def main(control_fd: int, config: dict[str, Any]) -> None:
@@ -97,6 +97,7 @@ class Template:
         message, ancillary, _flags, _address = self.control.recvmsg(1, socket.CMSG_SPACE(size))
         if not message:
             return False
+        os.sched_yield()  # on a shared core the host's answer to the last call goes before the next one's fork
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])

@@ -23,7 +23,6 @@ sys.path.insert(0, str(ROOT / "function"))
 
 from interpreter.confinement import Limits  # noqa: E402
 from interpreter.engine import Interpreter  # noqa: E402
-from interpreter.kernel import Available  # noqa: E402
 from tests.bench.rows import append, in_turns, row  # noqa: E402
 
 PROGRAMS = {
@@ -143,9 +142,9 @@ def import_time(n: int, out: Path | None) -> None:
 
 
 def memory(out: Path | None) -> None:
-    """Resident set of the handler with the bare template, in MB."""
+    """Resident set of the handler with the bare template and the child that waits for the next call, in MB."""
     script = f"""
-import sys
+import sys, time
 sys.path.insert(0, {str(ROOT / "function")!r})
 import handler
 from pathlib import Path
@@ -154,12 +153,19 @@ def rss(pid):
     return int(fields[fields.index("Pss:") + 1]) / 1024
 bare = handler.interpreter._templates["bare"].process.pid
 handler.interpreter.run("1")
-print(rss("self") + rss(bare))
+waiting = handler.interpreter._next
+waiting.forked(time.monotonic() + 60)
+print(rss("self") + rss(bare) + rss(waiting.pid))
 handler.interpreter.close()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/")
     samples = [float(done.stdout.split()[-1])]
-    append(out, row("handler and bare template, proportional set", samples, goal=130.0, judged="ours", unit="MB"))
+    append(
+        out,
+        row(
+            "handler, bare template and its next child, proportional set", samples, goal=130.0, judged="ours", unit="MB"
+        ),
+    )
 
 
 def soak(calls: int, out: Path | None) -> None:
@@ -217,8 +223,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         interpreter = Interpreter(Limits(timeout_s=10), scratch=Path(scratch))
         (Path(scratch) / "bare").mkdir()
-        bare = Interpreter(Limits(timeout_s=10), hook=False, scratch=Path(scratch) / "bare")
-        bare.kernel = Available(prctl=bare.kernel.prctl, seccomp=False, landlock_abi=0)
+        bare = Interpreter(Limits(timeout_s=10), hook=False, kernel_layer=False, scratch=Path(scratch) / "bare")
         time.sleep(3)  # the heavy templates warm
         warm_calls(interpreter, n, arguments.out)
         layers(interpreter, bare, n, arguments.out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -328,6 +329,7 @@ def test_a_lost_template_is_replaced(interpreter: Interpreter, run: Run) -> None
 
 def test_a_template_that_does_not_answer_is_replaced_within_the_limit(interpreter: Interpreter, run: Run) -> None:
     stopped = interpreter._template("bare").process
+    run("import numpy")  # the child that waits is of the other template
     stopped.send_signal(signal.SIGSTOP)
     execution = run("1", deadline_s=0.5)
     assert execution.error is not None
@@ -362,7 +364,35 @@ def test_a_hundred_calls_leave_nothing_behind(interpreter: Interpreter, run: Run
         assert run("1").success
     assert len(os.listdir("/proc/self/fd")) == fds
     assert _below(os.getpid()) == tasks
-    assert not list(interpreter.scratch.glob("run-*"))
+    assert [list(directory.iterdir()) for directory in interpreter.scratch.glob("run-*")] == [[]], "the next one's"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param("1", id="of-the-same-template"),
+        pytest.param("import numpy", id="of-the-other"),
+        pytest.param("import os\nos._exit(3)", id="after-a-hard-exit"),
+    ],
+)
+def test_a_child_that_waited_and_was_lost_costs_no_call(interpreter: Interpreter, run: Run, first: str) -> None:
+    run(first)
+    waiting = interpreter._next
+    assert waiting is not None
+    assert waiting.forked(time.monotonic() + 60)
+    os.kill(waiting.pid or 0, signal.SIGKILL)
+    while not waiting.is_lost():
+        os.sched_yield()
+    assert run("1 + 1").result == "2"
+
+
+def test_a_child_waits_alone(interpreter: Interpreter, run: Run) -> None:
+    """No code runs beside the child of the next call: what comes next uses it or has ended it before it begins."""
+    run("1")
+    seen: list[Any] = []
+    run("print(1)", on_stdout=lambda _text: seen.append(interpreter._next))
+    run("import numpy\nprint(1)", on_stdout=lambda _text: seen.append(interpreter._next))
+    assert seen == [None, None]
 
 
 def _below(pid: int) -> int:

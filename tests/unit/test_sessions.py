@@ -96,7 +96,7 @@ def test_a_call_that_does_not_end_in_order_is_the_last(interpreter: Interpreter,
     assert gone.error is not None
     assert gone.error.name == "SessionError"
     assert "start again with session_id 'new'" in gone.error.message
-    assert not list(interpreter.scratch.glob("run-*"))
+    assert [list(directory.iterdir()) for directory in interpreter.scratch.glob("run-*")] == [[]], "the next call's"
 
 
 def test_closing_the_report_early_gains_nothing(interpreter: Interpreter) -> None:
