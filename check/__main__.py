@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from check import COMMAND, page
+from check import COMMAND, gate, page
 from check.steps import MEANING, Step, StepFailed, Target, gravest, local_stack, run_step
 from check.verdict import rows
 
@@ -28,6 +28,7 @@ EPILOG = """examples:
   python -m check https://…/prod/lambda/mcp/
                                      a deployed endpoint (MCP_API_KEY is sent as x-api-key; with P_FN_NAME or
                                      OPS_LOG_GROUP and AWS credentials its logs are reported too)
+  python -m check gate --help        judge a new version beside the one that serves, promote it or leave all as it is
 
 exit codes: 0 pass, 1 gate failed, 2 usage or configuration, 3 unreachable or credentials refused,
             4 inconclusive, 5 stale baseline, 130 interrupted
@@ -47,6 +48,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def run(argv: list[str]) -> int:
+    if argv[:1] == ["gate"]:
+        return gate.run(argv[1:])
     arguments = parse(argv)
     if arguments.url is None and importlib.util.find_spec("sam") is None:
         print("check: the local stack is in the repository only; give the URL of an endpoint", file=sys.stderr)

@@ -113,10 +113,12 @@ def _kill_after(process: subprocess.Popen[bytes], seconds: float) -> Callable[[]
     return timer.cancel
 
 
-def run_step(name: str, arguments: list[str], directory: Path, environment: Mapping[str, str]) -> Step:
-    """Run `python -m ARGUMENTS --out DIRECTORY`; its progress goes to the terminal, its report to a file."""
+def run_step(
+    name: str, arguments: list[str], directory: Path, environment: Mapping[str, str], records: str = "."
+) -> Step:
+    """Run `python -m ARGUMENTS --out DIRECTORY/records`; its progress goes to the terminal, its report to a file."""
     directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", *arguments, "--out", str(directory)]
+    command = [sys.executable, "-m", *arguments, "--out", str(directory / records)]
     started = time.monotonic()
     with (directory / "terminal.txt").open("wb") as output:
         process = subprocess.Popen(command, stdout=output, env=os.environ | dict(environment))

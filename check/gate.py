@@ -1,0 +1,270 @@
+"""`python -m check gate`: publish what was deployed, judge that version beside the one that serves, move the alias.
+
+The alias moves only after conformance and load have passed, and moves back if the endpoint then fails its smoke checks.
+It starts the other rooms as commands, and changes one thing in AWS: where the alias points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
+from pydantic import BaseModel, ConfigDict, Field
+
+from check import COMMAND
+from check.bridge import bridge
+from check.steps import Step, StepFailed, gravest, run_step
+
+EPILOG = """examples:
+  python -m check gate --function code-interpreter
+  python -m check gate --function code-interpreter --endpoint https://…/prod/lambda/mcp/ --suite "-n 4 --strict"
+  python -m check gate --function code-interpreter --candidate 12 --ab "smoke --rate 10 --duration 120 --effect 10"
+
+What is judged is $LATEST, published, or the version that --candidate names. The alias must be the one that the API
+calls (PIsolation=snap_start makes `live`). It needs lambda:GetFunctionConfiguration, PublishVersion, InvokeFunction,
+GetAlias and UpdateAlias.
+
+exit codes: 0 promoted, 1 a gate failed or the promotion was rolled back, 2 usage or configuration, 3 unreachable or
+            refused, 4 inconclusive (also: nothing new to judge), 130 interrupted. Only after 0 has the alias moved.
+"""
+GATEWAY_S = 29  # how long API Gateway would wait for the function
+SUITE = "-n 4"
+AB = "smoke --rate 8 --duration 60 --rounds 4 --effect 20"
+
+Outcome = Literal["promoted", "refused", "rolled back"]
+RunStep = Callable[..., Step]
+
+
+class GateStep(BaseModel):
+    """One command that the gate ran."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    command: str
+    exit_code: int
+    verdict: str
+    seconds: float
+
+
+class GateRecord(BaseModel):
+    """gate.json, schema deploy-gate/1. `serves` is the version behind the alias when the gate ended."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_: Literal["deploy-gate/1"] = Field(default="deploy-gate/1", alias="schema")
+    function: str
+    alias: str
+    previous: str
+    candidate: str
+    serves: str
+    outcome: Outcome
+    exit_code: int
+    reason: str
+    started_at: datetime
+    steps: list[GateStep]
+
+    def to_json(self) -> str:
+        return self.model_dump_json(by_alias=True, indent=1)
+
+
+@dataclass(slots=True)
+class Release:
+    """The alias and the two versions; `revision` guards against somebody else moving it meanwhile."""
+
+    client: Any
+    function: str
+    alias: str
+    previous: str
+    candidate: str
+    revision: str
+
+    def point_at(self, version: str) -> None:
+        """Move the alias. Raises ClientError, also where it was moved by somebody else."""
+        told = self.client.update_alias(
+            FunctionName=self.function, Name=self.alias, FunctionVersion=version, RevisionId=self.revision
+        )
+        self.revision = told["RevisionId"]
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"{COMMAND} gate",
+        description="Gate a deploy: judge a new version beside the one that serves, then promote it or change nothing.",
+        epilog=EPILOG.replace("python -m check", COMMAND),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--function", required=True, metavar="NAME", help="the Lambda function")
+    parser.add_argument("--alias", default="live", help="the alias that the API calls (live)")
+    parser.add_argument("--candidate", metavar="N", help="a published version (default: $LATEST is published)")
+    parser.add_argument(
+        "--endpoint", metavar="URL", help="checked after the promotion (default MCP_ENDPOINT_URL, else by Invoke)"
+    )
+    parser.add_argument("--suite", default=SUITE, metavar="OPTIONS", help=f"of the conformance suite ({SUITE!r})")
+    parser.add_argument("--ab", default=AB, metavar="OPTIONS", help=f"profile and options of load ab ({AB!r})")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="records and reports (default out/gate-<UTC time>)")
+    parser.add_argument("--json", action="store_true", help="gate.json on stdout instead of lines")
+    return parser.parse_args(argv)
+
+
+def run(argv: list[str]) -> int:
+    """Runs the gate and returns its exit code."""
+    try:
+        options = parse(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    read_dotenv(Path(".env"))
+    started = datetime.now(UTC)
+    out: Path = options.out or Path("out") / f"gate-{started:%Y%m%dT%H%M%SZ}"
+    try:
+        record = judge(options, out, started)
+    except StepFailed as failed:
+        say(str(failed))
+        return failed.code
+    except KeyboardInterrupt:
+        say("interrupted before anything was judged")
+        return 130
+    (out / "gate.json").write_text(record.to_json() + "\n", encoding="utf-8")
+    if options.json:
+        print(record.to_json())
+    else:
+        for step in record.steps:
+            print(f"{step.name:<12} {step.verdict}")
+        print(f"{record.outcome}: {record.reason}; {record.alias} is version {record.serves}   {out}")
+    return record.exit_code
+
+
+def judge(options: argparse.Namespace, out: Path, started: datetime) -> GateRecord:
+    """All of it. Raises StepFailed where it cannot begin."""
+    with aws_sentences():
+        client = lambda_client()
+        release, per_tenant = release_of(client, options.function, options.alias, options.candidate)
+    out.mkdir(parents=True, exist_ok=True)
+    say(f"{release.function}: version {release.candidate} is judged beside {release.previous}, which serves")
+    with bridge(client, release.function, per_tenant=per_tenant) as bridged:
+        endpoint = options.endpoint or os.environ.get("MCP_ENDPOINT_URL") or bridged.endpoint(release.alias)
+        urls = (bridged.endpoint(release.previous), bridged.endpoint(release.candidate))
+        steps, outcome, reason = decide(release, urls, endpoint, options, out, run_step)
+    code = gravest([step.exit_code for step in steps])
+    if outcome == "rolled back" and code != 130:
+        code = 1
+    serves = release.candidate if outcome == "promoted" else release.previous
+    return GateRecord(
+        schema="deploy-gate/1",
+        function=release.function,
+        alias=release.alias,
+        previous=release.previous,
+        candidate=release.candidate,
+        serves=serves,
+        outcome=outcome,
+        exit_code=code,
+        reason=reason,
+        started_at=started,
+        steps=[
+            GateStep(
+                name=step.name,
+                command=step.command,
+                exit_code=step.exit_code,
+                verdict=step.verdict,
+                seconds=round(step.seconds, 1),
+            )
+            for step in steps
+        ],
+    )
+
+
+def decide(
+    release: Release, urls: tuple[str, str], endpoint: str, options: argparse.Namespace, out: Path, run_step: RunStep
+) -> tuple[list[Step], Outcome, str]:
+    """Run the gates until one does not pass; after all, promote, check what clients now get, and roll back if need be.
+
+    `urls` are the previous version's endpoint and the candidate's; `endpoint` is the one that clients call.
+    """
+    previous, candidate = urls
+    profile, *ab = shlex.split(options.ab)
+    gates: list[tuple[str, list[str]]] = [
+        ("conformance", ["conformance", candidate, *shlex.split(options.suite)]),
+        ("load ab", ["load", "ab", profile, previous, candidate, "--yes", *ab]),
+    ]
+    steps: list[Step] = []
+    for name, arguments in gates:
+        say(f"{name} ...")
+        steps.append(run_step(name, arguments, out / name.replace(" ", "-"), {}, records="records"))
+        if steps[-1].exit_code:
+            return steps, "refused", f"{name}: {steps[-1].verdict}"
+    with aws_sentences():
+        release.point_at(release.candidate)
+    say(f"{release.alias} points at version {release.candidate}; smoke checks at {endpoint} ...")
+    passed = False
+    try:
+        steps.append(run_step("smoke", ["conformance", endpoint, "--smoke"], out / "smoke", {}, records="records"))
+        passed = steps[-1].exit_code == 0
+    finally:
+        if not passed:
+            with aws_sentences(f"{release.alias} still points at version {release.candidate}, which failed; "):
+                release.point_at(release.previous)
+    if passed:
+        return steps, "promoted", "conformance, load and smoke checks passed"
+    return steps, "rolled back", f"smoke checks after the promotion: {steps[-1].verdict}"
+
+
+def release_of(client: Any, function: str, alias: str, candidate: str | None) -> tuple[Release, bool]:
+    """The two versions, and whether the function isolates tenants. Raises StepFailed, ClientError, BotoCoreError."""
+    told = client.get_function_configuration(FunctionName=function)
+    pointed = client.get_alias(FunctionName=function, Name=alias)
+    if (pointed.get("RoutingConfig") or {}).get("AdditionalVersionWeights"):
+        raise StepFailed(f"alias {alias} of {function} splits its calls between versions; let it point at one", 2)
+    if candidate is None:
+        client.get_waiter("function_updated_v2").wait(FunctionName=function)
+        candidate = str(client.publish_version(FunctionName=function)["Version"])
+    if candidate == pointed["FunctionVersion"]:
+        raise StepFailed(f"version {candidate} of {function} serves already, so there is nothing to judge", 4)
+    client.get_waiter("published_version_active").wait(FunctionName=function, Qualifier=candidate)
+    release = Release(client, function, alias, pointed["FunctionVersion"], candidate, pointed["RevisionId"])
+    return release, (told.get("TenancyConfig") or {}).get("TenantIsolationMode") == "PER_TENANT"
+
+
+def lambda_client() -> Any:
+    """boto3's, with the environment's credentials; a call waits as long as API Gateway would, and is not repeated."""
+    config = Config(read_timeout=GATEWAY_S, retries={"total_max_attempts": 1}, max_pool_connections=64)
+    return boto3.client("lambda", config=config)
+
+
+@contextmanager
+def aws_sentences(before: str = "") -> Iterator[None]:
+    """Turns what AWS refuses into one sentence, with `before` in front, and an exit code (StepFailed)."""
+    try:
+        yield
+    except ClientError as error:
+        said = error.response["Error"]
+        code = 2 if said["Code"] in ("ResourceNotFoundException", "ValidationException") else 3
+        raise StepFailed(f"{before}Lambda said {said['Code']}: {said.get('Message', '')}", code) from error
+    except WaiterError as error:
+        raise StepFailed(f"{before}the version did not become ready: {error}", 3) from error
+    except BotoCoreError as error:
+        raise StepFailed(f"{before}AWS cannot be asked: {error}", 3) from error
+
+
+def read_dotenv(path: Path) -> None:
+    """MCP_* and AWS_* of a .env file, where the environment has none of that name."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if equals and name.startswith(("MCP_", "AWS_")):
+            os.environ.setdefault(name, value.strip("\"'"))
+
+
+def say(line: str) -> None:
+    print(f"gate: {line}", file=sys.stderr, flush=True)
