@@ -22,6 +22,7 @@ from .host import Host, LaunchError, probe
 from .lambda_api import LambdaApi
 from .logs import LogWriter
 from .pool import SCALE_OUT_PER_10_S, Pool
+from .scratch import scratch
 from .stack import Stack, StackError, configured, read_stack
 
 EXIT_OK, EXIT_USAGE, EXIT_INTERRUPTED = 0, 2, 130
@@ -112,7 +113,8 @@ def run(argv: Sequence[str]) -> int:
         print(f"sam.local: {error}", file=sys.stderr)
         return EXIT_USAGE
     try:
-        return asyncio.run(_serve(stack, options, listening))
+        with scratch() as directory:
+            return asyncio.run(_serve(stack, options, listening, directory))
     except LaunchError as error:
         print(f"sam.local: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -157,17 +159,18 @@ def _listen(host: str, port: int) -> socket.socket:
         raise StackError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
 
 
-async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.socket) -> int:
+async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.socket, directory: Path) -> int:
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[int] = loop.create_future()
     _stop_on_signals(stopping)
     aws = Aws(stack)
-    probed = await _probe(options, stack.code_dir)
+    probed = await _probe(options, stack.code_dir, directory)
     writer = LogWriter(aws.deliver)
     aws.settle = writer.flush
     site = Site(
         host=probed,
         layer=options.layer,
+        scratch=directory,
         write_log=writer.put,
         new_share=_share(options),
         freezes=options.freeze,
@@ -177,7 +180,7 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
     def make_pool(of: Stack, most: int) -> Pool:
         return Pool(of, most, site, aws.metrics.observe, scale_out_per_10_s=options.scale_out)
 
-    functions = Functions(make_pool, Clock(time.time, loop.call_later), options.concurrency)
+    functions = Functions(make_pool, Clock(time.time, loop.call_later), directory, options.concurrency)
     function = functions.add(stack, aws.role_arn)
     aws.lambda_api = LambdaApi(functions, stack)
     await release_as_deployed(function, stack)
@@ -231,11 +234,11 @@ def _api_keys(options: argparse.Namespace) -> list[str]:
     return keys
 
 
-async def _probe(options: argparse.Namespace, code_dir: Path) -> Host:
+async def _probe(options: argparse.Namespace, code_dir: Path, directory: Path) -> Host:
     wanted = Host(
         isolated=True, lambda_syscalls=options.confinement == "lambda", host_network=options.network == "host"
     )
-    host = await probe(wanted, code_dir, options.layer)
+    host = await probe(wanted, code_dir, options.layer, directory)
     if host.missing:
         print(f"sam.local: {host.missing}", file=sys.stderr)
     return host

@@ -41,6 +41,7 @@ class Site:
 
     host: Host
     layer: Path | None
+    scratch: Path  # where each makes a directory of its own
     write_log: Callable[[logs.LogEvent], None]
     new_share: Callable[[int], Share] | None = None  # of memory in MB; None gives every environment the whole machine
     freezes: bool = True
@@ -107,7 +108,7 @@ class Environment:
         self._share: Share | None = None
         self._frozen: list[int] = []
         self._making = asyncio.Lock()  # held while there may be a process that nobody knows of yet
-        self._scratch = Path(tempfile.mkdtemp(prefix="sam-local-"))
+        self._scratch = Path(tempfile.mkdtemp(prefix="environment-", dir=site.scratch))
 
     # -- life ---------------------------------------------------------------------------------------------------
 

@@ -101,7 +101,10 @@ class Alias:
 
 
 class Function:
-    """One function with all its versions. `most` is the machine's own limit, None for what the function asks for."""
+    """One function with all its versions.
+
+    `most` is the machine's own limit, None for what the function asks for; new code is unpacked below `scratch`.
+    """
 
     def __init__(
         self,
@@ -111,6 +114,7 @@ class Function:
         make_pool: Callable[[Stack, int], Pool],
         clock: Clock,
         *,
+        scratch: Path,
         most: int | None = None,
         description: str = "",
         draw: Callable[[], float] = random.random,
@@ -121,6 +125,7 @@ class Function:
         self.versions: dict[str, Version] = {}
         self.aliases: dict[str, Alias] = {}
         self.pool = make_pool(stack, most or max(DEFAULT_CONCURRENCY, stack.reserved_concurrency or 0))
+        self._scratch = scratch
         self._most = most
         self._clock = clock
         self._draw = draw
@@ -259,7 +264,7 @@ class Function:
     def update_code(self, change: Mapping[str, Any]) -> Document:
         """Run other code from now on. Raises LambdaError for what is no archive."""
         self._may_change(self.latest.revision_id, change.get("RevisionId"))
-        code = unpacked(change)
+        code = unpacked(change, self._scratch)
         if change.get("DryRun"):
             shutil.rmtree(code.directory, ignore_errors=True)
             return self.configuration()
@@ -489,17 +494,26 @@ class Function:
 class Functions:
     """The functions of the account: the stack's own, and those made through the API, which run on its layer."""
 
-    def __init__(self, make_pool: Callable[[Stack, int], Pool], clock: Clock, most: int | None = None) -> None:
+    def __init__(
+        self, make_pool: Callable[[Stack, int], Pool], clock: Clock, scratch: Path, most: int | None = None
+    ) -> None:
         self.all: dict[str, Function] = {}
+        self._scratch = scratch
         self._make_pool = make_pool
         self._clock = clock
         self._most = most
 
     def add(self, stack: Stack, role: str) -> Function:
         """The function of a template."""
-        function = Function(stack, role, Code(stack.code_dir), self._make_pool, self._clock, most=self._most)
+        function = self._function(stack, role, Code(stack.code_dir))
         self.all[stack.function_name] = function
         return function
+
+    def _function(self, stack: Stack, role: str, code: Code, description: str = "") -> Function:
+        return Function(
+            stack, role, code, self._make_pool, self._clock,
+            scratch=self._scratch, most=self._most, description=description,
+        )  # fmt: skip
 
     def create(self, asked: Mapping[str, Any], template: Stack) -> Document:
         """A function of its own from an archive; `template` gives the region and the runtime. Raises LambdaError."""
@@ -525,7 +539,7 @@ class Functions:
             snap_start=False,
             per_tenant=(asked.get("TenancyConfig") or {}).get("TenantIsolationMode") == "PER_TENANT",
         )
-        code = unpacked(asked.get("Code") or {})
+        code = unpacked(asked.get("Code") or {}, self._scratch)
         try:
             stack = changed(replace(base, code_dir=code.directory), asked)
         except LambdaError:
@@ -533,7 +547,7 @@ class Functions:
             raise
         description = asked.get("Description", "")
         role = str(asked.get("Role", ""))
-        function = Function(stack, role, code, self._make_pool, self._clock, most=self._most, description=description)
+        function = self._function(stack, role, code, description)
         function.latest.state = "Pending"
         self.all[name] = function
 
@@ -626,11 +640,11 @@ def zipped(directory: Path) -> bytes:
     return data.getvalue()
 
 
-def unpacked(asked: Mapping[str, Any]) -> Code:
+def unpacked(asked: Mapping[str, Any], scratch: Path) -> Code:
     """The code of a request's ZipFile, in a directory that every user may read. Raises LambdaError."""
     if not isinstance(asked.get("ZipFile"), str):
         raise invalid("The local stack takes code as a ZipFile; S3 and images it does not know.")
-    directory = Path(tempfile.mkdtemp(prefix="sam-local-"))
+    directory = Path(tempfile.mkdtemp(prefix="code-", dir=scratch))
     try:
         with zipfile.ZipFile(io.BytesIO(base64.b64decode(asked["ZipFile"]))) as archive:
             archive.extractall(directory)

@@ -193,14 +193,15 @@ async def launch(
     return Launched(process, bound, ours, host.isolated)
 
 
-async def probe(wanted: Host, code_dir: Path, layer: Path | None) -> Host:
+async def probe(wanted: Host, code_dir: Path, layer: Path | None, scratch: Path) -> Host:
     """What of `wanted` this host can give, found out by making environments that only start Python and end.
 
+    They are made below `scratch`.
     Raises LaunchError when not even a plain process can run the code.
     """
     reasons: list[str] = []
     for candidate in _weaker(wanted):
-        reason = await _try(candidate, code_dir, layer)
+        reason = await _try(candidate, code_dir, layer, scratch)
         if reason is None:
             return candidate if candidate == wanted else _with_reason(candidate, wanted, reasons[0])
         reasons.append(reason)
@@ -210,9 +211,9 @@ async def probe(wanted: Host, code_dir: Path, layer: Path | None) -> Host:
     raise LaunchError(f"no environment can be made on this host: {reasons[0]}; as a plain process: {reasons[-1]}{hint}")
 
 
-async def _try(candidate: Host, code_dir: Path, layer: Path | None) -> str | None:
+async def _try(candidate: Host, code_dir: Path, layer: Path | None, within: Path) -> str | None:
     """None when an environment could be made, else why not."""
-    with tempfile.TemporaryDirectory(prefix="sam-local-") as name, tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryDirectory(prefix="probe-", dir=within) as name, tempfile.TemporaryFile() as output:
         scratch = Path(name)
         place = layout(candidate, code_dir, layer, scratch)
         arguments = ["-c", "import awslambdaric"]

@@ -224,6 +224,14 @@ def plain(plan: Plan, control: socket.socket) -> int:
     from sam.local import processes
 
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def end_all(*_: object) -> None:
+        processes.kill_below(os.getpid())
+        os._exit(128 + signal.SIGTERM)
+
+    # Nothing but this process knows all that a function started, so it may not die first when the stack is killed.
+    signal.signal(signal.SIGTERM, end_all)
+    die_with_parent(signal.SIGTERM)
     uid = None
     if os.geteuid() == 0:
         uid = FIRST_UID + os.getpid()
@@ -233,7 +241,6 @@ def plain(plan: Plan, control: socket.socket) -> int:
         runtime = os.fork()
         if runtime == 0:
             control.close()
-            die_with_parent()
             become_runtime(plan, uid)
         code = ended(runtime)
         while left := processes.descendants(os.getpid()):
@@ -297,8 +304,8 @@ def ended(pid: int) -> int:
             return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 
 
-def die_with_parent() -> None:
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
+    libc.prctl(PR_SET_PDEATHSIG, by, 0, 0, 0)
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:

@@ -73,7 +73,7 @@ def proportional_bytes(pids: Iterable[int]) -> int:
 def kill_below(pid: int) -> None:
     """SIGKILL everything below `pid`, again until nothing new has appeared; `pid` itself lives to reap it."""
     known: set[int] = set()
-    while living := {child for child in descendants(pid) if not _is_zombie(child)} - known:
+    while living := {child for child in descendants(pid) if not is_gone(child)} - known:
         known |= living
         for child in living:
             kill(child)
@@ -109,7 +109,8 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _is_zombie(pid: int) -> bool:
+def is_gone(pid: int) -> bool:
+    """Whether `pid` has ended, reaped or not."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[0] == b"Z"

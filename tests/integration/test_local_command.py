@@ -4,11 +4,13 @@ import contextlib
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from local_stack import ROOT, TEMPLATE, local_stack
+from local_stack import DEADLINE_S, ROOT, TEMPLATE, local_stack
 
+from sam.local import processes
 from sam.local.__main__ import run
 
 
@@ -86,3 +88,21 @@ def test_help_has_examples():
     command = [sys.executable, "-m", "sam.local", "--help"]
     help_text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "examples:" in help_text
+
+
+def test_what_a_killed_stack_leaves_goes_with_the_next_start(tmp_path: Path):
+    with local_stack(tmp_path) as killed:
+        assert killed.call({"do": "leave-behind"}).status == 200
+        started = processes.descendants(killed.process.pid)
+        (left,) = tmp_path.glob("sam-local-*")
+        killed.process.kill()
+        killed.process.wait()
+    with local_stack(tmp_path) as next_one:
+        (directory,) = tmp_path.glob("sam-local-*")
+        assert directory != left
+        deadline = time.monotonic() + DEADLINE_S
+        while not all(processes.is_gone(pid) for pid in started):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert next_one.stop() == 0
+    assert list(tmp_path.glob("sam-local-*")) == []

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,53 @@ def test_a_second_runtime_finds_the_first_ones_tmp(
     assert first["below"] == []
 
 
+KILLED = """
+import asyncio, os, signal, sys, tempfile
+from pathlib import Path
+from sam.local import host, processes
+
+DAEMON = "import os, time; os.fork() or os.setsid() or os.fork(); time.sleep(300)"
+
+async def start():
+    host._base_python = lambda: sys.argv[3]
+    given = host.Host(sys.argv[1] == "isolated", False, sys.argv[1] != "isolated")
+    with tempfile.TemporaryDirectory(prefix="sam-local-") as name:
+        os.chmod(name, 0o755)
+        place = host.layout(given, Path('/tmp' if sys.argv[1] == 'plain' else sys.argv[2]), None, Path(name))
+        launched = await host.launch(given, place, ["-c", DAEMON], place.variables, Path(name), output=2)
+        await launched.run()
+        async with asyncio.timeout(60):
+            while len(processes.descendants(launched.top)) < 3:
+                await asyncio.sleep(0.01)
+        print(*processes.descendants(os.getpid()), flush=True)
+        processes.send(processes.descendants(launched.top), signal.SIGSTOP)
+        await asyncio.sleep(300)
+
+asyncio.run(start())
+"""
+
+
+@pytest.mark.parametrize("kind", ["isolated", "plain"])
+def test_when_the_stack_is_killed_all_it_started_ends(kind: str, tmp_path: Path):
+    """Even what is frozen, and what left its session."""
+    python = os.path.realpath(sys.executable)
+    base = next(filter(everyone_runs, (python, "/usr/bin/python3")), None) if os.geteuid() == 0 else python
+    if kind == "plain" and base is None:
+        pytest.skip("as root a plain process wants a Python that every user can run")
+    site = str(Path(importlib.util.find_spec("awslambdaric").origin).parents[1])  # type: ignore[union-attr, arg-type]
+    command = [python, "-c", KILLED, kind, str(CODE), base if kind == "plain" and base else python]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{site}", "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as stack:
+        assert stack.stdout is not None
+        pids = [int(pid) for pid in stack.stdout.readline().split()]
+        stack.kill()
+    assert len(pids) >= 4
+    deadline = time.monotonic() + 60
+    while living := [pid for pid in pids if not processes.is_gone(pid)]:
+        assert time.monotonic() < deadline, f"{len(living)} of {len(pids)} live on"
+        time.sleep(0.01)
+
+
 def test_a_built_layer_takes_the_place_of_the_venv(tmp_path: Path):
     with tempfile.TemporaryDirectory(prefix="sam-local-") as name:
         (Path(name) / "layer" / "python").mkdir(parents=True)
@@ -122,8 +170,8 @@ from sam.local import host
 code = root / "tests" / "integration" / "functions" / "echo"
 
 async def look():
-    given = await host.probe(host.Host(True, True, False), code, None)
     with tempfile.TemporaryDirectory(prefix="sam-local-") as name, tempfile.TemporaryFile() as output:
+        given = await host.probe(host.Host(True, True, False), code, None, Path(name))
         place = host.layout(given, code, None, Path(name))
         command = ["-c", "import os, awslambdaric; print(os.getuid(), os.listdir('/var/task') != [])"]
         launched = await host.launch(given, place, command, place.variables, Path(name), output=output.fileno())
@@ -164,14 +212,14 @@ def test_an_ordinary_user_gets_namespaces_of_a_user_of_its_own():
     assert (isolated, missing, codes, said) == (True, None, [0, 0], "993 True\n993 True\n")
 
 
-def test_the_probe_says_in_one_line_what_is_missing(monkeypatch: pytest.MonkeyPatch):
+def test_the_probe_says_in_one_line_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     from sam.local import host as module
 
-    async def fails(candidate: Host, code_dir: Path, layer: Path | None) -> str | None:
+    async def fails(candidate: Host, code_dir: Path, layer: Path | None, within: Path) -> str | None:
         return "Operation not permitted (unshare)" if candidate.isolated else None
 
     monkeypatch.setattr(module, "_try", fails)
-    given = asyncio.run(probe(Host(True, True, False), CODE, None))
+    given = asyncio.run(probe(Host(True, True, False), CODE, None, tmp_path))
     assert (given.isolated, given.lambda_syscalls) == (False, True)
     assert given.missing is not None
     assert "own mounts, processes, network and user" in given.missing
