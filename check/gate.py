@@ -28,8 +28,8 @@ from check.steps import Step, StepFailed, gravest, run_step
 
 EPILOG = """examples:
   python -m check gate --function code-interpreter
-  python -m check gate --function code-interpreter --endpoint https://…/prod/lambda/mcp/ --suite "-n 4 --strict"
-  python -m check gate --function code-interpreter --candidate 12 --ab "smoke --rate 10 --duration 120 --effect 10"
+  python -m check gate --function code-interpreter --endpoint https://…/prod/lambda/mcp/ --suite="-n 4 --strict"
+  python -m check gate --function code-interpreter --candidate 12 --ab="smoke --rate 10 --duration 120 --effect 10"
 
 What is judged is $LATEST, published, or the version that --candidate names. The alias must be the one that the API
 calls (PIsolation=snap_start makes `live`). It needs lambda:GetFunctionConfiguration, PublishVersion, InvokeFunction,
