@@ -8,6 +8,7 @@ import asyncio
 import base64
 import hashlib
 import io
+import json
 import random
 import re
 import secrets
@@ -29,6 +30,15 @@ SETTLE_S = 0.2  # how long an update stays InProgress; on AWS it is seconds
 ACCOUNT_CONCURRENCY = 1000
 UNRESERVED_AT_LEAST = 100
 DEFAULT_CONCURRENCY = 10  # environments at once on this machine, where nothing says otherwise
+MOST_VARIABLE_BYTES = 4096
+_RESERVED_VARIABLES = frozenset(
+    """_HANDLER _X_AMZN_TRACE_ID AWS_DEFAULT_REGION AWS_REGION AWS_EXECUTION_ENV AWS_LAMBDA_FUNCTION_NAME
+    AWS_LAMBDA_FUNCTION_MEMORY_SIZE AWS_LAMBDA_FUNCTION_VERSION AWS_LAMBDA_INITIALIZATION_TYPE
+    AWS_LAMBDA_LOG_GROUP_NAME AWS_LAMBDA_LOG_STREAM_NAME AWS_ACCESS_KEY AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
+    AWS_SESSION_TOKEN AWS_LAMBDA_RUNTIME_API LAMBDA_TASK_ROOT LAMBDA_RUNTIME_DIR""".split()
+)
+# Settings of a function that nothing here would follow; taken silently, a test would pass that fails on AWS.
+_NOT_PLAYED = ("DeadLetterConfig", "FileSystemConfigs", "ImageConfig", "KMSKeyArn", "Layers", "RuntimeConfig")
 _ALIAS = re.compile(r"(?!^[0-9]+$)[a-zA-Z0-9_-]{1,128}")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MISMATCH = (
@@ -235,7 +245,7 @@ class Function:
             "State": version.state,
             "LastUpdateStatus": version.last_update,
             "PackageType": "Zip",
-            "Architectures": ["x86_64"],
+            "Architectures": [stack.architecture],
             "EphemeralStorage": {"Size": stack.ephemeral_mb},
             "SnapStart": {
                 "ApplyOn": "PublishedVersions" if stack.snap_start else "None",
@@ -283,19 +293,26 @@ class Function:
         self._clock.later(SETTLE_S, settle)
 
     def _may_change(self, revision_id: str, expected: str | None) -> None:
-        if self.latest.last_update == "InProgress" or self.latest.state == "Pending":
-            raise LambdaError(
-                409,
-                "ResourceConflictException",
-                f"The operation cannot be performed at this time. An update is in progress for resource: {self.arn}",
-            )
+        busy = None
+        if self.latest.state == "Pending":
+            busy = "The function is currently in the following state: Pending"
+        elif self.latest.last_update == "InProgress":
+            busy = f"An update is in progress for resource: {self.arn}"
+        if busy:
+            message = f"The operation cannot be performed at this time. {busy}"
+            raise LambdaError(409, "ResourceConflictException", message)
         if expected is not None and expected != revision_id:
             raise LambdaError(412, "PreconditionFailedException", _MISMATCH)
 
     # -- versions and aliases -----------------------------------------------------------------------------------
 
     def publish(self, asked: Mapping[str, Any]) -> Document:
-        """Make a version of $LATEST; the last one again when nothing has changed since. Raises LambdaError."""
+        """Make a version of $LATEST; the last one again when nothing has changed since. Raises LambdaError.
+
+        A description that is asked for makes no difference by itself, only one that was written to $LATEST does: AWS
+        answers with the version that is there, and with its description
+        (https://docs.aws.amazon.com/lambda/latest/api/API_PublishVersion.html; emulators' tests that ran on AWS agree).
+        """
         self._may_change(self.latest.revision_id, asked.get("RevisionId"))
         latest = self.latest
         if asked.get("CodeSha256") not in (None, latest.code.sha256):
@@ -305,11 +322,16 @@ class Function:
             )
         if str(self._published) in self.versions and self._published_revision == latest.revision_id:
             return self.configuration(str(self._published))
+        return self.configuration(self._publish(asked.get("Description")))
+
+    def _publish(self, description: str | None) -> str:
+        latest = self.latest
         self._published += 1
         self._published_revision = latest.revision_id
         number = str(self._published)
-        description = asked.get("Description") or latest.description
-        version = Version(replace(latest.stack, version=number), latest.code, description, self._clock.now())
+        version = Version(
+            replace(latest.stack, version=number), latest.code, description or latest.description, self._clock.now()
+        )
         self.versions[number] = version
         self.pool.reconfigure(version.stack)
         if version.stack.snap_start:
@@ -320,10 +342,16 @@ class Function:
 
             self.snapshot = self.pool.take_snapshot(number)
             self.snapshot.add_done_callback(active)
-        return self.configuration(number)
+        return number
+
+    def publish_with_creation(self) -> Document:
+        """CreateFunction with Publish: version 1 from the start, told with the function's own ARN as on AWS."""
+        return self.configuration(self._publish(None)) | {"FunctionArn": self.arn}
 
     def delete_version(self, number: str) -> None:
-        """Raises LambdaError for $LATEST, and while an alias stands for it."""
+        """Raises LambdaError for $LATEST, for an alias, and while an alias stands for it."""
+        if number in self.aliases:
+            raise invalid("Deletion of aliases is not currently supported.")
         if number == LATEST:
             raise invalid("$LATEST version cannot be deleted without deleting the function.")
         using = [alias.name for alias in self.aliases.values() if number in (alias.version, *alias.weights)]
@@ -344,7 +372,7 @@ class Function:
         if name in self.aliases:
             raise LambdaError(409, "ResourceConflictException", f"Alias already exists: {self.arn}:{name}")
         alias = Alias(name, self._existing(asked.get("FunctionVersion", "")), asked.get("Description", ""))
-        alias.weights = self._weights(asked)
+        alias.weights = self._weights(asked, alias.version)
         self.aliases[name] = alias
         return self.alias_document(alias)
 
@@ -354,10 +382,10 @@ class Function:
         if change.get("RevisionId") not in (None, alias.revision_id):
             raise LambdaError(412, "PreconditionFailedException", _MISMATCH)
         moved = alias.version
-        if "FunctionVersion" in change:
-            alias.version = self._existing(change["FunctionVersion"])
+        version = self._existing(change.get("FunctionVersion", moved))
         if "RoutingConfig" in change:
-            alias.weights = self._weights(change)
+            alias.weights = self._weights(change, version)
+        alias.version = version
         alias.description = change.get("Description", alias.description)
         alias.revision_id = str(uuid.uuid4())
         if name in self._provisioned and moved != alias.version:
@@ -395,12 +423,23 @@ class Function:
             raise not_found(f"{self.arn}:{number}")
         return number
 
-    def _weights(self, asked: Mapping[str, Any]) -> dict[str, float]:
+    def _weights(self, asked: Mapping[str, Any], version: str) -> dict[str, float]:
+        """The second version of an alias of `version` and its share. Raises LambdaError for what AWS does not route."""
         weights = (asked.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
+        if len(weights) > 1:
+            raise invalid("Number of items in AdditionalVersionWeights cannot be greater than 1")
         for number, weight in weights.items():
-            self._existing(number)
             if not 0 <= weight <= 1:
-                raise invalid(f"The weight {weight} of version {number} is not between 0 and 1.")
+                constraint = "value less than or equal to 1.0 and greater than or equal to 0.0"
+                raise validation("routingConfig.additionalVersionWeights", f"{{{number}={weight}}}", constraint)
+            if number == version:
+                raise invalid(
+                    f"Invalid function version {version}. "
+                    f"Function version {version} is already included in routing configuration."
+                )
+            if LATEST in (version, number):
+                raise invalid("$LATEST is not supported for an alias pointing to more than 1 version")
+            self._existing(number)
         return dict(weights)
 
     # -- concurrency --------------------------------------------------------------------------------------------
@@ -555,7 +594,7 @@ class Functions:
             function.latest.state = "Active"
 
         self._clock.later(SETTLE_S, settle)
-        return function.configuration()
+        return function.publish_with_creation() if asked.get("Publish") else function.configuration()
 
     def find(self, name: str) -> tuple[Function, str | None]:
         """The function of a name, partial ARN or ARN, and the qualifier in it. Raises LambdaError."""
@@ -601,13 +640,21 @@ def changed(stack: Stack, change: Mapping[str, Any]) -> Stack:
             raise validation(member, value, f"value between {allowed[0]} and {allowed[-1]}")
     if change.get("Runtime", stack.runtime) != stack.runtime:
         raise invalid(f"The local stack runs {stack.runtime} alone, not {change['Runtime']}.")
+    for member in _NOT_PLAYED:
+        if change.get(member):
+            raise invalid(f"The local stack plays no {member}; leave it out.")
+    if len(change.get("Description") or "") > 256:
+        raise validation("description", change["Description"], "length less than or equal to 256")
     variables = stack.environment
     if "Environment" in change:
         variables = (change["Environment"] or {}).get("Variables") or {}
+        _check_variables(variables)
     log = change.get("LoggingConfig") or {}
     snap_start = change.get("SnapStart")
     tracing = change.get("TracingConfig")
     ephemeral_mb = (change.get("EphemeralStorage") or {}).get("Size", stack.ephemeral_mb)
+    if not 512 <= ephemeral_mb <= 10240:
+        raise validation("ephemeralStorage.size", ephemeral_mb, "value between 512 and 10240")
     updated = replace(
         stack,
         memory_mb=memory_mb,
@@ -627,6 +674,18 @@ def changed(stack: Stack, change: Mapping[str, Any]) -> Stack:
     if updated.snap_start and updated.ephemeral_mb > 512:
         raise invalid("SnapStart is not supported for functions with more than 512 MB of ephemeral storage.")
     return updated
+
+
+def _check_variables(variables: Mapping[str, str]) -> None:
+    """https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html. Raises LambdaError."""
+    refused = "Lambda was unable to configure your environment variables because the environment variables you have"
+    if taken := sorted(set(variables) & _RESERVED_VARIABLES):
+        raise invalid(
+            f"{refused} provided contains reserved keys that are currently not supported for modification. "
+            f"Reserved keys used in this request: {', '.join(taken)}"
+        )
+    if len(json.dumps(dict(variables), separators=(",", ":"), ensure_ascii=False).encode()) > MOST_VARIABLE_BYTES:
+        raise invalid(f"{refused} provided exceeded the 4KB limit.")
 
 
 def zipped(directory: Path) -> bytes:

@@ -73,6 +73,7 @@ class Stack:
     routes: tuple[Route, ...]
     binary_media_types: tuple[str, ...]
     region: str
+    architecture: str = "x86_64"  # what the template says; code runs on this machine's own
     version: str = "$LATEST"
     system_log_level: str = "INFO"
     application_log_level: str | None = None
@@ -123,6 +124,7 @@ def read_stack(template: Path, parameters: Mapping[str, str] | None = None) -> S
             api.get("BinaryMediaTypes") or body.get("x-amazon-apigateway-binary-media-types") or ()
         ),
         region=_region(),
+        architecture=str((properties.get("Architectures") or ["x86_64"])[0]),
         system_log_level=logging_config.get("SystemLogLevel", "INFO"),
         application_log_level=logging_config.get("ApplicationLogLevel"),
         tracing=properties.get("TracingConfig", {}).get("Mode") == "Active",

@@ -88,6 +88,19 @@ def test_a_stale_revision_is_a_412(lam: Any):
         pytest.param({"MemorySize": 10241}, "ValidationException", id="memory"),
         pytest.param({"Timeout": 901}, "ValidationException", id="timeout"),
         pytest.param({"Runtime": "python3.13"}, "InvalidParameterValueException", id="runtime"),
+        pytest.param({"EphemeralStorage": {"Size": 10241}}, "ValidationException", id="storage"),
+        pytest.param({"Description": "x" * 257}, "ValidationException", id="description"),
+        pytest.param(
+            {"Layers": ["arn:aws:lambda:us-east-1:1:layer:x:1"]}, "InvalidParameterValueException", id="layer"
+        ),
+        pytest.param(
+            {"Environment": {"Variables": {"AWS_REGION": "x"}}},
+            "InvalidParameterValueException",
+            id="reserved-variable",
+        ),
+        pytest.param(
+            {"Environment": {"Variables": {"A": "x" * 4096}}}, "InvalidParameterValueException", id="too-many-variables"
+        ),
     ],
 )
 def test_an_update_that_cannot_be(lam: Any, change: dict[str, Any], code: str):
@@ -100,7 +113,8 @@ def test_a_version_keeps_its_configuration_and_has_environments_of_its_own(lam: 
     published = lam.publish_version(FunctionName="echo", Description="first")
     number, arn = published["Version"], published["FunctionArn"]
     assert arn == f"arn:aws:lambda:us-east-1:123456789012:function:echo:{number}"
-    assert lam.publish_version(FunctionName="echo")["Version"] == number  # nothing has changed
+    again = lam.publish_version(FunctionName="echo", Description="second")  # nothing else has changed
+    assert (again["Version"], again["Description"]) == (number, "first")
     update(lam, MemorySize=384)
     latest = lam.invoke(FunctionName="echo", Payload=CONTEXT)
     versioned = lam.invoke(FunctionName="echo", Qualifier=number, Payload=CONTEXT)
@@ -137,6 +151,41 @@ def test_an_alias_stands_for_a_version_and_moves(lam: Any):
     assert refused(lam.get_alias, FunctionName="echo", Name="live") == (404, "ResourceNotFoundException")
     bad = {"FunctionName": "echo", "Name": "x", "FunctionVersion": "99"}
     assert refused(lam.create_alias, **bad) == (404, "ResourceNotFoundException")
+
+
+def test_publishing_wants_the_code_and_revision_that_are_named(lam: Any):
+    found = lam.get_function_configuration(FunctionName="echo")
+    asked = {"FunctionName": "echo", "CodeSha256": "A" * 43 + "="}
+    assert refused(lam.publish_version, **asked) == (400, "InvalidParameterValueException")
+    named = {"CodeSha256": found["CodeSha256"], "RevisionId": found["RevisionId"]}
+    first = lam.publish_version(FunctionName="echo", Description="first", **named)["Version"]
+    update(lam, Description="changed on $LATEST")
+    second = lam.publish_version(FunctionName="echo")
+    assert (int(second["Version"]), second["Description"]) == (int(first) + 1, "changed on $LATEST")
+
+
+@pytest.mark.parametrize(
+    ("alias", "weights"),
+    [
+        pytest.param("{first}", {"{first}": 0.1}, id="the-same-version"),
+        pytest.param("$LATEST", {"{first}": 0.1}, id="of-latest"),
+        pytest.param("{first}", {"{second}": 0.1, "{third}": 0.1}, id="two-more"),
+        pytest.param("{first}", {"{second}": 1.1}, id="more-than-all"),
+        pytest.param("{first}", {"99": 0.1}, id="no-such-version"),
+    ],
+)
+def test_weights_that_an_alias_cannot_have(lam: Any, alias: str, weights: dict[str, float]):
+    numbers = {}
+    for name in ("first", "second", "third"):
+        update(lam, Description=name)
+        numbers[name] = lam.publish_version(FunctionName="echo")["Version"]
+    routing = {"AdditionalVersionWeights": {key.format(**numbers): weight for key, weight in weights.items()}}
+    asked = {"FunctionName": "echo", "Name": "x", "FunctionVersion": alias.format(**numbers), "RoutingConfig": routing}
+    status, code = refused(lam.create_alias, **asked)
+    assert (status, code) in {
+        (400, "InvalidParameterValueException"), (400, "ValidationException"), (404, "ResourceNotFoundException"),
+    }  # fmt: skip
+    assert lam.list_aliases(FunctionName="echo")["Aliases"] == []
 
 
 def test_reserved_concurrency_is_a_429_past_it_and_0_stops_all(stack: LocalStack, lam: Any):
@@ -210,6 +259,10 @@ def test_a_copy_made_from_the_downloaded_code_runs_and_logs_on_its_own(stack: Lo
     waiter.wait(FunctionName="copy")
     answer = told(lam.invoke(FunctionName="copy", Payload=CONTEXT))["answer"]
     assert (answer["memory"], answer["arn"].rpartition(":")[2]) == ("192", "copy")
+    assert refused(lam.delete_function, FunctionName="copy", Qualifier="$LATEST")[0] == 400
+    published = lam.create_function(FunctionName="released", Code={"ZipFile": code}, Publish=True, **wanted)
+    assert (published["Version"], published["FunctionArn"].rpartition(":")[2]) == ("1", "released")
+    lam.delete_function(FunctionName="released")
     assert {f["FunctionName"] for f in lam.list_functions()["Functions"]} == {"echo", "copy"}
     lam.delete_function(FunctionName="copy")
     assert refused(lam.invoke, FunctionName="copy", Payload=CONTEXT) == (404, "ResourceNotFoundException")
