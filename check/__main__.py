@@ -21,7 +21,7 @@ from rich.table import Table
 
 from check import COMMAND, gate, page
 from check.steps import MEANING, Step, StepFailed, Target, gravest, local_stack, run_step
-from check.verdict import rows
+from check.verdict import rows, verdict_of
 
 EPILOG = """examples:
   python -m check                    the local stack, started and ended here
@@ -44,6 +44,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("url", nargs="?", metavar="URL", help="an MCP endpoint; without one the local stack is started")
     parser.add_argument("--out", type=Path, help="where everything goes (default: out/check-<UTC time>)")
+    parser.add_argument("--json", action="store_true", help="verdict.json on stdout instead of the screen")
     return parser.parse_args(argv)
 
 
@@ -78,7 +79,12 @@ def run(argv: list[str]) -> int:
     if out.parent == latest.parent:
         # The page of the newest run at a fixed place; its links are relative to its own directory.
         latest.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={out.name}/index.html">\n')
-    show(table, MEANING[code], problem, index)
+    record = verdict_of(endpoint, code, str(problem or ""), started, table, list(steps.values()))
+    (out / "verdict.json").write_text(record.to_json() + "\n", encoding="utf-8")
+    if arguments.json:
+        print(record.to_json())
+    else:
+        show(table, MEANING[code], problem, index)
     return code
 
 

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from check import COMMAND
 from check.bridge import bridge
 from check.steps import Step, StepFailed, gravest, run_step
+from check.verdict import StepRecord, step_records
 
 EPILOG = """examples:
   python -m check gate --function code-interpreter
@@ -46,18 +47,6 @@ Outcome = Literal["promoted", "refused", "rolled back"]
 RunStep = Callable[..., Step]
 
 
-class GateStep(BaseModel):
-    """One command that the gate ran."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    command: str
-    exit_code: int
-    verdict: str
-    seconds: float
-
-
 class GateRecord(BaseModel):
     """gate.json, schema deploy-gate/1. `serves` is the version behind the alias when the gate ended."""
 
@@ -73,7 +62,7 @@ class GateRecord(BaseModel):
     exit_code: int
     reason: str
     started_at: datetime
-    steps: list[GateStep]
+    steps: list[StepRecord]
 
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True, indent=1)
@@ -171,16 +160,7 @@ def judge(options: argparse.Namespace, out: Path, started: datetime) -> GateReco
         exit_code=code,
         reason=reason,
         started_at=started,
-        steps=[
-            GateStep(
-                name=step.name,
-                command=step.command,
-                exit_code=step.exit_code,
-                verdict=step.verdict,
-                seconds=round(step.seconds, 1),
-            )
-            for step in steps
-        ],
+        steps=step_records(steps),
     )
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
-from check.steps import Step, read
+from pydantic import BaseModel, ConfigDict, Field
+
+from check.steps import MEANING, Step, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,82 @@ class Row:
     standing: str  # pass | fail | inconclusive | not run
     figures: str
     links: tuple[tuple[str, str], ...] = ()
+
+
+class StepRecord(BaseModel):
+    """One command that was run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    command: str
+    exit_code: int
+    verdict: str
+    seconds: float
+
+
+class RowRecord(BaseModel):
+    """One line of the screen; `files` are the reports behind it, by paths from the directory of verdict.json."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    standing: str = Field(description="pass, fail, inconclusive or not run")
+    figures: str
+    files: list[str]
+
+
+class Verdict(BaseModel):
+    """verdict.json, schema check/1. `problem` is why the run could not be finished; empty when it was."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_: Literal["check/1"] = Field(default="check/1", alias="schema")
+    endpoint: str
+    verdict: str
+    exit_code: int
+    problem: str
+    started_at: datetime
+    rows: list[RowRecord]
+    steps: list[StepRecord]
+
+    def to_json(self) -> str:
+        return self.model_dump_json(by_alias=True, indent=1)
+
+
+def verdict_of(
+    endpoint: str, code: int, problem: str, started: datetime, table: Sequence[Row], steps: Sequence[Step]
+) -> Verdict:
+    """The run as verdict.json tells it; `code` is the exit code of the whole."""
+    return Verdict(
+        schema="check/1",
+        endpoint=endpoint,
+        verdict=MEANING[code],
+        exit_code=code,
+        problem=problem,
+        started_at=started,
+        rows=[
+            RowRecord(
+                name=row.name, standing=row.standing, figures=row.figures, files=[where for _, where in row.links]
+            )
+            for row in table
+        ],
+        steps=step_records(steps),
+    )
+
+
+def step_records(steps: Sequence[Step]) -> list[StepRecord]:
+    """Steps as the JSON files hold them."""
+    return [
+        StepRecord(
+            name=step.name,
+            command=step.command,
+            exit_code=step.exit_code,
+            verdict=step.verdict,
+            seconds=round(step.seconds, 1),
+        )
+        for step in steps
+    ]
 
 
 def rows(steps: dict[str, Step], info: dict[str, Any]) -> list[Row]:

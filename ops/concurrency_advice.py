@@ -8,9 +8,10 @@ import heapq
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ops.failures import Inconclusive
 from ops.invocations import Invocations
@@ -66,6 +67,7 @@ class ConcurrencyAdvice(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    schema_: Literal["ops-tune-concurrency/1"] = Field(default="ops-tune-concurrency/1", alias="schema")
     invocations: int
     span_s: float
     peak: int

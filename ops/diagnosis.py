@@ -35,7 +35,7 @@ class Finding:
 
     def as_json(self) -> str:
         """One line of findings.jsonl."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps({"schema": "ops-finding/1"} | asdict(self), ensure_ascii=False)
 
 
 type Check = Callable[[Facts], Iterator[Finding]]

@@ -6,11 +6,11 @@ Pure. It must not extrapolate: the bound is an order statistic, the one above p9
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ops.failures import Inconclusive
 from ops.invocations import Invocations
@@ -38,6 +38,7 @@ class TimeoutAdvice(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    schema_: Literal["ops-tune-timeout/1"] = Field(default="ops-tune-timeout/1", alias="schema")
     timeout_s: int
     warm: int
     cold: int

@@ -396,7 +396,7 @@ def _timeout(args: argparse.Namespace, around: Surroundings) -> int:
     soft = args.soft_limit if args.soft_limit is not None else _soft_limit(around)
     limits = timeout_advice.Limits(args.gateway_limit or None, soft, args.margin)
     advice = timeout_advice.advise(invocations, limits)
-    as_json = advice.model_dump_json(indent=2) + "\n"
+    as_json = advice.model_dump_json(by_alias=True, indent=2) + "\n"
     (folder / "timeout.json").write_text(as_json, encoding="utf-8")
     if args.json:
         around.out.write(as_json)
@@ -413,7 +413,7 @@ def _concurrency(args: argparse.Namespace, around: Surroundings) -> int:
     advice = concurrency_advice.advise(
         history, architecture=args.arch, idle_minutes=args.idle_minutes, p99_below_ms=args.p99_below
     )
-    as_json = advice.model_dump_json(indent=2) + "\n"
+    as_json = advice.model_dump_json(by_alias=True, indent=2) + "\n"
     (folder / "concurrency.json").write_text(as_json, encoding="utf-8")
     around.out.write(as_json if args.json else tables.concurrency_text(advice))
     return EXIT_PASS

@@ -14,6 +14,7 @@ import pytest
 
 from check.steps import GRAVITY, Step, gravest
 from check.verdict import rows
+from tests.published_schemas import validated
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,13 +43,26 @@ def test_the_main_job_passes_and_its_page_links_every_report(tmp_path: Path) -> 
     counted = json.loads((tmp_path / "report" / "summary.json").read_text())["invocations"]
     sent = len((tmp_path / "load" / "requests.jsonl").read_text().splitlines())
     assert counted > sent, "the logs are of this very run"
+    documents = [json.loads(path.read_text()) for path in tmp_path.rglob("*.json")]
+    held = {validated(document) for document in documents if isinstance(document.get("schema"), str)}
+    assert held == {
+        "check/1",
+        "conformance/1",
+        "security-scorecard/1",
+        "load/1",
+        "load-run/1",
+        "coldstart/1",
+        "ops-report/1",
+    }
 
 
 def test_a_dead_endpoint_is_3_and_not_1(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "check", "http://127.0.0.1:9/lambda/mcp/", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "check", "http://127.0.0.1:9/lambda/mcp/", "--json", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 3, done.stdout + done.stderr
-    assert "cannot be reached" in done.stdout
+    told = json.loads(done.stdout)
+    assert (validated(told), told["exit_code"], "cannot be reached" in told["problem"]) == ("check/1", 3, True)
+    assert told == json.loads((tmp_path / "verdict.json").read_text())
     assert (tmp_path / "index.html").exists()
 
 

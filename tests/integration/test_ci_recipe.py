@@ -20,6 +20,7 @@ from local_stack import ROOT, LocalStack, local_stack
 from check import gate
 from check.bridge import bridge
 from check.steps import Step, StepFailed
+from tests.published_schemas import validated
 
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "deploy-gate.yml").read_text())
 STEPS = {step["name"]: step for step in WORKFLOW["jobs"]["gate"]["steps"] if "name" in step}
@@ -92,7 +93,9 @@ def run_gate(stack: LocalStack, archive: bytes, tmp_path: Path, **settings: str)
     step = STEPS["Judge, then promote or leave"]["run"]
     done = subprocess.run(["bash", "-ec", step], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert (results / "gate.json").is_file(), done.stdout + done.stderr
-    return done.returncode, json.loads((results / "gate.json").read_text())
+    record = json.loads((results / "gate.json").read_text())
+    assert validated(record) == "deploy-gate/1"
+    return done.returncode, record
 
 
 def live(stack: LocalStack) -> str:
@@ -115,7 +118,7 @@ def test_a_version_that_is_slower_is_not_promoted(deployed: LocalStack, tmp_path
     code, record = run_gate(deployed, changed(packed(tmp_path), SLOW), tmp_path)
     assert (code, record["outcome"], record["reason"]) == (1, "refused", "load ab: gate failed")
     told = json.loads((tmp_path / "results" / "load-ab" / "records" / "compare.json").read_text())
-    assert told["verdict"] == "slower"
+    assert (validated(told), told["verdict"]) == ("compare/1", "slower")
     assert live(deployed) == before == record["serves"]
 
 

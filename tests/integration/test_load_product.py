@@ -11,6 +11,7 @@ from typing import Any
 from local_stack import DEADLINE_S, ROOT, LocalStack
 
 from load.plan import load_plan
+from tests.published_schemas import validated
 
 
 def load(product: LocalStack, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +39,8 @@ def test_every_call_on_a_new_version_is_cold_by_both_words(product: LocalStack, 
     assert (report["burst"], report["confirmed"], report["shared"]) == (4, 4, 0)
     assert [one["confirmed_by_both"] for one in report["groups"]] == [4]
     assert report["first_call_penalty_ms"] > 0
-    assert json.loads((tmp_path / "server.json").read_text())["verdict"] == "agreed"
+    told = json.loads((tmp_path / "server.json").read_text())
+    assert (validated(told), told["verdict"]) == ("load-server/1", "agreed")
     assert state(product) == before
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from local_stack import ROOT, LocalStack
 
+from tests.published_schemas import validated
+
 UV = ROOT / ".tools" / "uv" / "bin" / "uv"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ROOMS = ("conformance", "load", "ops", "check")
@@ -98,6 +100,10 @@ def test_conformance_judges_an_endpoint_in_two_processes(commands: Path, elsewhe
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(done.stdout)
     assert (summary["verdict"], summary["counts"]["passed"]) == ("pass", 3)
+    assert validated(summary) == "conformance/1"
+    (records,) = (elsewhere / "out").glob("conformance-*/checks.jsonl")
+    for line in records.read_text().splitlines():
+        validated(json.loads(line), "conformance-check/1")
 
 
 def test_load_starts_its_own_locust(commands: Path, elsewhere: Path, product: LocalStack) -> None:
@@ -107,7 +113,11 @@ def test_load_starts_its_own_locust(commands: Path, elsewhere: Path, product: Lo
         cwd=elsewhere,
     )  # fmt: skip
     assert done.returncode in (0, 1, 4), done.stderr  # what a machine this busy makes of it is not asked here
-    assert json.loads(done.stdout)["counts"]["ok"] > 0
+    summary = json.loads(done.stdout)
+    assert validated(summary) == "load/1"
+    assert summary["counts"]["ok"] > 0
+    for line in (elsewhere / "run" / "requests.jsonl").read_text().splitlines():
+        validated(json.loads(line), "load-row/1")
     assert (elsewhere / "run" / "report.html").is_file()
 
 
@@ -117,6 +127,7 @@ def test_ops_looks_at_an_endpoint(commands: Path, elsewhere: Path, product: Loca
     )
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stdout + done.stderr
+    assert {validated(one) for one in found} == {"ops-finding/1"}
     assert {one["level"] for one in found} <= {"ok", "unknown"}
 
 

@@ -13,6 +13,7 @@ from ops.concurrency_advice import History, advise, history_of, peak_of, provisi
 from ops.failures import Inconclusive
 from ops.invocations import fold
 from ops.logs import LogEvent, event_line
+from tests.published_schemas import validated
 
 
 def history(arrivals, durations=100.0, init_ms=1000.0, restore_ms=400.0):
@@ -115,4 +116,5 @@ def test_the_command_advises_from_files(tmp_path):
     around = Surroundings(lambda: datetime(2026, 11, 24, tzinfo=UTC), UTC, out=io.StringIO(), err=io.StringIO())
     assert run(["tune", "concurrency", "--from", str(tmp_path), "--out", str(tmp_path / "t")], around) == 0
     assert "on demand <- chosen" in around.out.getvalue()
-    assert json.loads((tmp_path / "t" / "concurrency.json").read_text())["invocations"] == 200
+    told = json.loads((tmp_path / "t" / "concurrency.json").read_text())
+    assert (validated(told), told["invocations"]) == ("ops-tune-concurrency/1", 200)

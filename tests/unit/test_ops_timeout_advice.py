@@ -13,6 +13,7 @@ from ops.failures import Inconclusive
 from ops.invocations import Invocations
 from ops.logs import LogEvent, event_line
 from ops.timeout_advice import NEEDED, Limits, advise, hold
+from tests.published_schemas import validated
 
 FREE = Limits(gateway_s=None, soft_s=None, margin=0.0)
 
@@ -99,4 +100,5 @@ def test_the_command_advises_from_files_and_applies(tmp_path, monkeypatch):
     assert run([*argv, "--soft-limit", "25", "--settings", str(settings)], around) == 0
     assert settings.read_text() == "P_FN_TIMEOUT=27\n"
     assert "Timeout: 27 s" in around.out.getvalue()
-    assert json.loads((tmp_path / "t" / "timeout.json").read_text())["timeout_s"] == 27
+    told = json.loads((tmp_path / "t" / "timeout.json").read_text())
+    assert (validated(told), told["timeout_s"]) == ("ops-tune-timeout/1", 27)

@@ -31,6 +31,7 @@ from ops.logs import LogEvent
 from ops.memory_model import DEFAULT_SIZES, Pricing
 from ops.settings_file import read_setting, write_setting
 from ops.tune import Goal, predict_from_logs, tune_memory
+from tests.published_schemas import validated
 
 NAME = "code-interpreter"
 PAYLOAD = [Payload("p", "{}")]
@@ -363,6 +364,7 @@ def test_the_command_tunes_writes_files_and_applies(tmp_path, monkeypatch):
     assert settings.read_text() == "export P_FN_MEMORY=1536\n"
     assert "1536 MB <- chosen" in around.out.getvalue()
     advice = json.loads((tmp_path / "t" / "tune.json").read_text())
+    assert validated(advice) == "ops-tune-memory/1"
     samples = (tmp_path / "t" / "samples.jsonl").read_text().splitlines()
     assert (advice["chosen_mb"], advice["invocations"]) == (1536, len(samples))
     assert (tmp_path / "t" / "tune.png").read_bytes().startswith(b"\x89PNG")
