@@ -175,7 +175,7 @@ class Aws:
 
 def _replace_metrics(store: metrics.MetricStore) -> None:
     """CloudWatch's data operations over our store: moto has no percentiles. Reading and writing the protocol is its."""
-    from moto.cloudwatch.exceptions import InvalidParameterValue
+    from moto.cloudwatch.exceptions import InvalidParameterValue, ValidationError
     from moto.cloudwatch.responses import CloudWatchResponse
     from moto.core.responses import ActionResult, EmptyResult
 
@@ -184,7 +184,8 @@ def _replace_metrics(store: metrics.MetricStore) -> None:
             try:
                 told = answer(response._get_params())
             except metrics.MetricError as error:
-                raise InvalidParameterValue(str(error)) from error
+                kind = ValidationError if str(error).startswith("Error in expression") else InvalidParameterValue
+                raise kind(str(error)) from error
             return EmptyResult() if told is None else ActionResult(told)
 
         return respond

@@ -10,16 +10,18 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from .metric_math import Given, MathError, Series, Value, evaluate
 from .pool import Observed
 
 NAMESPACE = "AWS/Lambda"
 KEPT_S = 24 * 3600
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100)")
 _TRIMMED = re.compile(r"(tm|tc|ts|wm)(\d{1,2}(?:\.\d+)?|100)")
+_QUERY_ID = re.compile(r"[a-z]\w{0,254}")
 _RANGED = re.compile(r"(TM|TC|TS|WM|PR)\((.*?):(.*?)\)")
 
 Dimensions = tuple[tuple[str, str], ...]
@@ -276,33 +278,76 @@ def get_metric_statistics(store: MetricStore, asked: Mapping[str, Any]) -> dict[
 
 
 def get_metric_data(store: MetricStore, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """GetMetricData for MetricStat queries. Raises MetricError, for expressions too: none is computed here."""
+    """GetMetricData, for metrics and metric math. Raises MetricError, for what is not computed here too."""
     start_s, end_s = _range(asked)
-    results = []
+    queries: dict[str, Mapping[str, Any]] = {}
     for query in asked.get("MetricDataQueries") or []:
-        if "MetricStat" not in query:
-            raise MetricError("The local stack computes no metric math; ask for the metrics and compute.")
-        wanted = query["MetricStat"]
-        metric, period_s = wanted["Metric"], _period(wanted.get("Period"))
-        key = (metric["Namespace"], metric["MetricName"], _dimensions(metric.get("Dimensions")))
-        told = [
-            (datetime.fromtimestamp(at, UTC), value)
-            for at, second in store.periods(key, start_s, end_s, period_s).items()
-            if (value := statistic(second, wanted["Stat"])) is not None
-        ]
-        if (asked.get("ScanBy") or "TimestampDescending") == "TimestampDescending":
-            told.reverse()
-        if query.get("ReturnData", True) is not False:
-            results.append(
-                {
-                    "Id": query["Id"],
-                    "Label": query.get("Label") or metric["MetricName"],
-                    "Timestamps": [moment for moment, _ in told],
-                    "Values": [value for _, value in told],
-                    "StatusCode": "Complete",
-                }
-            )
+        if not _QUERY_ID.fullmatch(query.get("Id", "")):
+            raise MetricError(f"The Id {query.get('Id')!r} of a query must begin with a lowercase letter.")
+        if query["Id"] in queries:
+            raise MetricError(f"The Id {query['Id']} is used twice.")
+        if ("MetricStat" in query) == ("Expression" in query):
+            raise MetricError(f"The query {query['Id']} must have either MetricStat or Expression.")
+        queries[query["Id"]] = query
+    found = _Found(queries, {i: _series(store, q, start_s, end_s) for i, q in queries.items() if "MetricStat" in q})
+    newest_first = (asked.get("ScanBy") or "TimestampDescending") == "TimestampDescending"
+    results = [
+        {
+            "Id": name,
+            "Label": query.get("Label") or series.label or name,
+            "Timestamps": [datetime.fromtimestamp(at, UTC) for at in sorted(series.points, reverse=newest_first)],
+            "Values": [series.points[at] for at in sorted(series.points, reverse=newest_first)],
+            "StatusCode": "Complete",
+        }
+        for name, query in queries.items()
+        if query.get("ReturnData", True) is not False
+        for series in found.of(name, start_s, end_s)
+    ]
     return {"MetricDataResults": results}
+
+
+def _series(store: MetricStore, query: Mapping[str, Any], start_s: float, end_s: float) -> Series:
+    wanted = query["MetricStat"]
+    metric, period_s = wanted["Metric"], _period(wanted.get("Period"))
+    key = (metric["Namespace"], metric["MetricName"], _dimensions(metric.get("Dimensions")))
+    told = store.periods(key, start_s, end_s, period_s).items()
+    points = {at: value for at, second in told if (value := statistic(second, wanted["Stat"])) is not None}
+    return Series(points, period_s, metric["MetricName"])
+
+
+class _Found:
+    """What the queries of one request come to, each expression computed once and after those it names."""
+
+    def __init__(self, queries: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Series]) -> None:
+        self._queries = queries
+        self._metrics = metrics
+        self._computed: dict[str, list[Series]] = {}
+        self._computing: list[str] = []
+
+    def of(self, name: str, start_s: float, end_s: float) -> list[Series]:
+        """Raises MetricError, AWS's way of naming the expression included."""
+        if name in self._metrics:
+            return [self._metrics[name]]
+        if name not in self._computed:
+            if name in self._computing:
+                raise MetricError(f"Error in expression '{name}': it depends on itself.")
+            self._computing.append(name)
+
+            def value_of(other: str) -> Value:
+                if other not in self._queries:
+                    raise MathError(f"There is no query {other}")
+                series = self.of(other, start_s, end_s)
+                return series[0] if len(series) == 1 else series
+
+            try:
+                text = self._queries[name]["Expression"]
+                found = evaluate(text, Given(value_of, self._metrics, start_s, end_s))
+            except MathError as error:
+                raise MetricError(f"Error in expression '{name}': {error}.") from error
+            # One series is named by its expression, several keep the names of the metrics they come from.
+            self._computed[name] = [replace(found[0], label="")] if len(found) == 1 else found
+            self._computing.remove(name)
+        return self._computed[name]
 
 
 def list_metrics(store: MetricStore, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -155,9 +155,17 @@ def test_percentiles_and_refusals_of_cloudwatch(stack: LocalStack):
     assert point["ExtendedStatistics"] == {"p50": 50.0, "p99": 99.0}
     with pytest.raises(ClientError, match="p101 for parameter Stat is not supported"):
         cloudwatch.get_metric_statistics(**asked, ExtendedStatistics=["p101"])
-    math = [{"Id": "a", "Expression": "b * 2"}]
-    with pytest.raises(ClientError, match="computes no metric math"):
-        cloudwatch.get_metric_data(MetricDataQueries=math, StartTime=asked["StartTime"], EndTime=asked["EndTime"])
+    stat = {"Metric": {"Namespace": "Test", "MetricName": "P"}, "Period": 60, "Stat": "p99"}
+    share = {"Id": "share", "Expression": "100 * p99 / (1000 * 2)", "Label": "percent"}
+    queries = [share, {"Id": "p99", "MetricStat": stat, "ReturnData": False}]
+    (told,) = cloudwatch.get_metric_data(
+        MetricDataQueries=queries, StartTime=asked["StartTime"], EndTime=asked["EndTime"]
+    )["MetricDataResults"]
+    assert (told["Label"], told["Values"], told["StatusCode"]) == ("percent", [4.95], "Complete")
+    search = [{"Id": "a", "Expression": "SEARCH('Test', 'Sum')"}]
+    with pytest.raises(ClientError, match="does not compute SEARCH") as caught:
+        cloudwatch.get_metric_data(MetricDataQueries=search, StartTime=asked["StartTime"], EndTime=asked["EndTime"])
+    assert caught.value.response["Error"]["Code"] == "ValidationError"
 
 
 def test_insights_are_refused_rather_than_answered_with_nothing(stack: LocalStack):
