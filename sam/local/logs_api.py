@@ -1,32 +1,46 @@
 """CloudWatch Logs for boto3: the operations that read and write events, over `log_store`.
 
-Insights queries, live tail and metric filters are not here, and are refused rather than answered with nothing.
+Live tail and metric filters are not here, and are refused rather than answered with nothing.
 """
 
 import itertools
 import json
 import re
-from collections.abc import Callable
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .filter_pattern import PatternError, compile_pattern
+from .insights import MOST_ROWS, QueryError, compile_query, discovered
 from .log_store import Group, LogsError, LogStore
 from .stack import ACCOUNT_ID
 
 TARGET = "Logs_20140328."
 NOT_HERE = (
-    "StartQuery",
-    "GetQueryResults",
     "StartLiveTail",
     "PutMetricFilter",
     "PutSubscriptionFilter",
     "GetLogRecord",
 )
+_KEPT_QUERIES = 100
 _LONGEST_EVENT = 1024 * 1024
 _MOST_PUT_BYTES, _MOST_PUT_EVENTS = 1024 * 1024, 10_000
 _RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
 
 Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One Insights query, which was answered when it was asked."""
+
+    text: str
+    group: str
+    created_ms: int
+    rows: list[list[dict[str, str]]]
+    statistics: Document
 
 
 class LogsApi:
@@ -48,7 +62,12 @@ class LogsApi:
             "PutLogEvents": self._put_events,
             "GetLogEvents": self._get_events,
             "FilterLogEvents": self._filter_events,
+            "StartQuery": self._start_query,
+            "StopQuery": self._stop_query,
+            "GetQueryResults": self._query_results,
+            "DescribeQueries": self._describe_queries,
         }
+        self._queries: dict[str, Asked] = {}  # by id, the oldest first
 
     def handle(self, operation: str, body: bytes) -> tuple[int, Document] | None:
         """HTTP status and document."""
@@ -212,11 +231,89 @@ class LogsApi:
         ]
         return {"events": events, "searchedLogStreams": []} | ({"nextToken": token} if token else {})
 
+    # -- Insights -----------------------------------------------------------------------------------------------
+
+    def _start_query(self, asked: Document) -> Document:
+        """Answers at once: a client sees Complete the first time it asks, where AWS may take a while."""
+        if asked.get("queryLanguage", "CWLI") != "CWLI":
+            raise LogsError("InvalidParameterException", "The local stack reads the query language CWLI alone.")
+        named = [asked[name] for name in ("logGroupName", "logGroupNames", "logGroupIdentifiers") if asked.get(name)]
+        if len(named) != 1:
+            raise LogsError("InvalidParameterException", "Exactly one of the ways to name log groups is required.")
+        groups = [self._named(each) for each in (named[0] if isinstance(named[0], list) else named)]
+        start_s, end_s = int(asked["startTime"]), int(asked["endTime"])
+        if start_s > end_s:
+            raise LogsError("InvalidParameterException", "startTime must not be after endTime.")
+        try:
+            query = compile_query(asked["queryString"])
+        except QueryError as error:
+            raise LogsError("MalformedQueryException", str(error)) from error
+        read: list[dict[str, Any]] = []
+        scanned_bytes = 0
+        for group in groups:
+            token: str | None = None
+            while True:
+                page, token = self._store.filter(
+                    group, lambda _: True, start_ms=start_s * 1000, end_ms=end_s * 1000 + 999, token=token
+                )
+                for stream, event in page:
+                    scanned_bytes += event.size
+                    times = event.timestamp_ms, event.ingested_ms
+                    read.append(discovered(event.message, *times, f"{ACCOUNT_ID}:{group}", stream))
+                if token is None:
+                    break
+        rows, matched = query.run(read, _limit(asked, MOST_ROWS))
+        figures = {
+            "recordsScanned": len(read), "recordsMatched": matched, "bytesScanned": scanned_bytes,
+            "logGroupsScanned": len(groups), "resultCount": len(rows),
+        }  # fmt: skip
+        query_id = str(uuid.uuid4())
+        now_ms = int(time.time() * 1000)
+        self._queries[query_id] = Asked(
+            asked["queryString"], groups[0], now_ms, rows, {name: float(value) for name, value in figures.items()}
+        )
+        while len(self._queries) > _KEPT_QUERIES:
+            del self._queries[next(iter(self._queries))]
+        return {"queryId": query_id}
+
+    def _query(self, asked: Document) -> Asked:
+        if asked["queryId"] not in self._queries:
+            raise LogsError("ResourceNotFoundException", f"Unable to find a query with Id {asked['queryId']}.")
+        return self._queries[asked["queryId"]]
+
+    def _query_results(self, asked: Document) -> Document:
+        query = self._query(asked)
+        page = _page("results", query.rows, {**asked, "limit": asked.get("maxItems")}, MOST_ROWS)
+        return {"queryLanguage": "CWLI", "status": "Complete", "statistics": query.statistics, **page}
+
+    def _stop_query(self, asked: Document) -> Document:
+        self._query(asked)
+        raise LogsError("InvalidParameterException", f"The query {asked['queryId']} is not running; it is Complete.")
+
+    def _describe_queries(self, asked: Document) -> Document:
+        found = [
+            {
+                "queryId": query_id,
+                "queryLanguage": "CWLI",
+                "queryString": query.text,
+                "status": "Complete",
+                "createTime": query.created_ms,
+                "logGroupName": query.group,
+            }
+            for query_id, query in reversed(self._queries.items())
+            if asked.get("logGroupName") in (None, query.group) and asked.get("status") in (None, "Complete")
+        ]
+        return _page("queries", found, {**asked, "limit": asked.get("maxResults")}, 1000)
+
     def _group_name(self, asked: Document) -> str:
         """By name, or by ARN as logGroupIdentifier."""
         identifier = asked.get("logGroupName") or asked.get("logGroupIdentifier")
         if not isinstance(identifier, str):
             raise LogsError("InvalidParameterException", "Either logGroupName or logGroupIdentifier is required.")
+        return self._named(identifier)
+
+    @staticmethod
+    def _named(identifier: str) -> str:
         return identifier.partition(":log-group:")[2].removesuffix(":*") if ":log-group:" in identifier else identifier
 
     def _arn(self, group: str) -> str:
@@ -230,7 +327,7 @@ def _limit(asked: Document, most: int) -> int:
     return int(limit)
 
 
-def _page(name: str, found: list[Document], asked: Document, most: int) -> Document:
+def _page(name: str, found: Sequence[object], asked: Document, most: int) -> Document:
     start = int(asked.get("nextToken") or 0)
     end = start + _limit(asked, most)
     return {name: found[start:end]} | ({"nextToken": str(end)} if end < len(found) else {})

@@ -168,8 +168,34 @@ def test_percentiles_and_refusals_of_cloudwatch(stack: LocalStack):
     assert caught.value.response["Error"]["Code"] == "ValidationError"
 
 
-def test_insights_are_refused_rather_than_answered_with_nothing(stack: LocalStack):
-    with pytest.raises(ClientError, match="use FilterLogEvents"):
-        stack.client("logs").start_query(
-            logGroupName=stack.ready["log_group"], startTime=0, endTime=1, queryString="fields @message"
-        )
+def test_insights_queries_are_answered(stack: LocalStack):
+    logs = stack.client("logs")
+    group = stack.ready["log_group"]
+    stack.call({"do": "print", "text": "marked by insights"})
+    now = int(datetime.now(UTC).timestamp())
+    asked = {"logGroupNames": [group], "startTime": now - 3600, "endTime": now + 60}
+    reports = "filter type = 'platform.report' | stats count(*) as n, max(record.metrics.memorySizeMB) as size"
+    query = logs.start_query(**asked, queryString=reports)["queryId"]
+    answer = logs.get_query_results(queryId=query)
+    (row,) = answer["results"]
+    figures = {cell["field"]: float(cell["value"]) for cell in row}
+    assert answer["status"] == "Complete"
+    assert (figures["n"] >= 1, figures["size"] >= 256) == (True, True)
+    assert answer["statistics"]["recordsScanned"] > answer["statistics"]["recordsMatched"] == figures["n"]
+    marked = "fields @message, @log | filter @message like /marked by/ and @message not like /httpMethod/"
+    limited = logs.start_query(**asked, queryString=marked, limit=1)["queryId"]
+    ((message, log),) = logs.get_query_results(queryId=limited)["results"]
+    assert message["value"] == "marked by insights\n"
+    assert log["value"].endswith(group)
+    described = logs.describe_queries(logGroupName=group, maxResults=1)
+    assert [each["queryId"] for each in described["queries"]] == [limited]
+    assert "nextToken" in described
+    for call, wanted, code in (
+        (logs.start_query, {**asked, "queryString": "filter ="}, "MalformedQueryException"),
+        (logs.start_query, {**asked, "logGroupNames": ["none"], "queryString": "limit 1"}, "ResourceNotFoundException"),
+        (logs.get_query_results, {"queryId": "none"}, "ResourceNotFoundException"),
+        (logs.stop_query, {"queryId": query}, "InvalidParameterException"),
+    ):
+        with pytest.raises(ClientError) as caught:
+            call(**wanted)
+        assert caught.value.response["Error"]["Code"] == code
