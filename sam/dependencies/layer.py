@@ -25,7 +25,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PINS = HERE / "requirements.txt"
 OUT = ROOT / ".aws-sam" / "layer"
-# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: function and layers together, unzipped.
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html says 250 MB for function and layers together,
+# unzipped; GetAccountSettings (CodeSizeUnzipped) and the refusal, "must be smaller than 262144000 bytes", say which MB.
 LIMIT_BYTES = 262_144_000
 PYTHONS = ("3.12", "3.13", "3.14")
 PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}  # AL2023 has glibc 2.34
@@ -309,7 +310,7 @@ def loadable(elf: bytes) -> bool:
 
 def _refuse_oversize(facts: Facts) -> None:
     total = facts.layer_bytes + facts.function_bytes
-    if total > LIMIT_BYTES:
+    if total >= LIMIT_BYTES:
         raise BuildError(
             f"layer and function take {total / 2**20:.1f} MiB unzipped, {(total - LIMIT_BYTES) / 2**20:.1f} MiB over "
             f"Lambda's {LIMIT_BYTES / 2**20:.0f}; "

@@ -142,9 +142,9 @@ def test_a_current_layer_is_not_built_again(there: Plan, capsys: pytest.CaptureF
 def test_a_layer_over_the_limit_is_refused(
     there: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(layer, "LIMIT_BYTES", 4 << 20)
+    monkeypatch.setattr(layer, "LIMIT_BYTES", (4 << 20) + 1)
     assert layer.run(["--arch", "arm64", "--out", str(there.out)]) == 0
-    monkeypatch.setattr(layer, "LIMIT_BYTES", (4 << 20) - 1)
+    monkeypatch.setattr(layer, "LIMIT_BYTES", 4 << 20)
     assert layer.run(["--arch", "arm64", "--out", str(there.out)]) == 1
     assert "4.0 MiB unzipped, 0.0 MiB over Lambda's" in capsys.readouterr().err
 
