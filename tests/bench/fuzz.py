@@ -50,7 +50,12 @@ def fuzz(surface: str, seconds: int, out: Path, corpus: Path, alone: Path | None
     if os.geteuid() == 0:
         _give_away(place)
     command = ["sh", str(CONFINED), str(place), sys.executable, "-m", "tests.bench.fuzzing", surface, *arguments]
-    environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "LANG": "C.UTF-8",
+        "TMPDIR": str(work),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
     log = place / "log"
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=environment)

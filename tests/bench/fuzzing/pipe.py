@@ -24,6 +24,9 @@ INSTRUMENTED = ["interpreter", "tools"]
 PIPE_BYTES = 60_000  # fits into a pipe, so that everything is written before anything is read
 NOBODY = (1 << 22) + 1  # above the highest pid that Linux gives
 MOST_S = 2.0
+MOST_REFUSED = 100
+PLAIN_EVERY = 256
+PLAIN = {"result": "42", "error": None, "warnings": "", "outputs": [], "truncated": []}
 STREAMS = ("stdout", "stderr", "report", "trace")
 
 
@@ -63,9 +66,13 @@ class Surface:
 
         self.tools, self.outcome, self.watch = tools, outcome, watch
         self.limits = confinement.Limits()
+        self.runs = 0
         self.schema = jsonschema.Draft202012Validator(tools.schema(execution.Execution))
 
     def one(self, data: bytes) -> None:
+        self.runs += 1
+        if self.runs % PLAIN_EVERY == 0:
+            self.check_plain()
         head, _, report = data.partition(b"\n")
         try:
             told = json.loads(head)
@@ -78,6 +85,12 @@ class Surface:
         self.check(completed)
         took = time.monotonic() - begun
         expect(took < MOST_S, "too long for what it is", took)
+
+    def check_plain(self) -> None:
+        """An ordinary report is taken as it is."""
+        completed = self.outcome.complete(self.watched({"stdout": "hello"}, json.dumps(PLAIN).encode()), 1.0, 0.0)
+        taken = completed.execution
+        expect((taken.success, taken.result, taken.stdout) == (True, "42", "hello"), "a plain report", taken)
 
     def watched(self, told: dict[str, Any], report: bytes) -> Any:
         """What `watch` makes of a child that wrote these bytes and ended so."""
@@ -120,4 +133,6 @@ class Surface:
             raise Fault(f"cannot be sent: {error}") from error
         expect(len(text) < 64 << 20, "larger than anyone can be sent", len(text))
         expect(len(completed.rich) == len(completed.execution.outputs), "outputs", completed.execution.outputs)
+        told = completed.execution.violations
+        expect(len(told) <= MOST_REFUSED and all(len(one) < 2000 for one in told), "refusals without bound", told)
         expect(completed.execution.success == (completed.execution.error is None), "success", completed.execution)

@@ -163,7 +163,7 @@ def _ended(watch: Any, code: str) -> Any:
     """A child that printed its code and reported it as its result."""
     stream = watch.Stream
     report = {"result": code[:1000].encode("utf-8", "replace").decode(), "error": None, "warnings": "",
-              "violations": [], "outputs": [], "truncated": []}  # fmt: skip
+              "outputs": [], "truncated": []}  # fmt: skip
     ended = watch.Watched(stdout=stream(1 << 18), stderr=stream(1 << 18), report=stream(1 << 23), trace=stream(1 << 16))
     ended.stdout.feed(code.encode("utf-8", "surrogatepass"))
     ended.report.feed(json.dumps(report).encode())
