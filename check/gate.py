@@ -41,7 +41,7 @@ exit codes: 0 promoted, 1 a gate failed or the promotion was rolled back, 2 usag
 """
 GATEWAY_S = 29  # how long API Gateway would wait for the function
 SUITE = "-n 4"
-AB = "smoke --rate 8 --duration 60 --rounds 4 --effect 20"
+AB = "smoke --duration 60 --rounds 4 --effect 20"
 
 Outcome = Literal["promoted", "refused", "rolled back"]
 RunStep = Callable[..., Step]

@@ -24,17 +24,19 @@ from tests.published_schemas import validated
 
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "deploy-gate.yml").read_text())
 STEPS = {step["name"]: step for step in WORKFLOW["jobs"]["gate"]["steps"] if "name" in step}
-# Enough answers of one kind for a verdict, and few enough for a test.
+# Enough answers of one kind for a verdict, and so slow a stream that the one environment of each side is enough: a cold
+# pool met at a high rate would answer with cold starts.
 PROFILE = """
 seed: 1
-stages: [{kind: constant, name: steady, rate_per_s: 12, duration_s: 3}]
+stages: [{kind: constant, name: steady, rate_per_s: 6, duration_s: 8}]
 scenarios: {print: 1}
 eras: {"2025-11-25": 1}
 request_timeout_s: 30
 drain_s: 30
-limits: {send_lag_p99_ms: 500}
+limits: {send_lag_p99_ms: 5000, cpu_share: 1, dropped_share: 1}
 """
-SLOW = "def handler(event, context):\n    __import__('time').sleep(0.1)\n    return _handler(event, context)\n"
+CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "get_environment_info", "arguments": {}}}
+SLOW = "def handler(event, context):\n    __import__('time').sleep(0.06)\n    return _handler(event, context)\n"
 WRONG = """def handler(event, context):
     answer = _handler(event, context)
     return answer | {"body": answer["body"].replace("numpy", "nympu")}
@@ -74,6 +76,7 @@ def run_gate(stack: LocalStack, archive: bytes, tmp_path: Path, **settings: str)
     client = stack.client("lambda")
     client.update_function_code(FunctionName=stack.ready["function_name"], ZipFile=archive)
     client.get_waiter("function_updated_v2").wait(FunctionName=stack.ready["function_name"])
+    assert stack.call(CALL, Content_Type="application/json", Accept="application/json, text/event-stream").status == 200
     profile = tmp_path / "profile.yaml"
     profile.write_text(PROFILE)
     results = tmp_path / "results"
