@@ -27,6 +27,7 @@ from typing import Any
 
 from interpreter import audit, kernel, outputs
 from interpreter.confinement import Limits, limit_call, set_limits
+from interpreter.judges import Policy
 
 FILENAME = "<code>"
 NO_RESULT = "Code executed successfully"
@@ -51,7 +52,6 @@ def main(channel_fd: int, stdout_fd: int, stderr_fd: int, report_fd: int, trace_
         _arrange_descriptors([stdout_fd, stderr_fd, report_fd, trace_fd, channel_fd])
         setting, _ = _read_framed(CHANNEL)
         limits = Limits(**setting["limits"])
-        violations: list[str] = []
         _enter(setting)
         set_limits(limits)
         policy = _policy(setting)
@@ -59,20 +59,19 @@ def main(channel_fd: int, stdout_fd: int, stderr_fd: int, report_fd: int, trace_
         if available.whole:
             kernel.apply(available, readable=policy.readable, writable=policy.writable, network=policy.network)
         if setting["hook"]:
-            audit.install(policy, violations)
+            audit.install(policy, TRACE)
         module = sys.modules["__main__"] = types.ModuleType("__main__")
-        _dumps(_execute("0", {}, []))  # so that the pages a run writes to are this process's own by then
+        _dumps(_execute("0", {}))  # so that the pages a run writes to are this process's own by then
         request, _ = _read_framed(CHANNEL)
         in_session = request["session"]
         if not in_session:
             os.close(CHANNEL)
         limit_call(limits, None if in_session else request["timeout_s"], request["tasks_now"])
         _reseed()
-        _send(REPORT, _execute(request["code"], module.__dict__, violations))
+        _send(REPORT, _execute(request["code"], module.__dict__))
         while in_session:
             request = _next_request()
-            violations.clear()
-            _send(REPORT, _execute(request["code"], module.__dict__, violations))
+            _send(REPORT, _execute(request["code"], module.__dict__))
     except BaseException as error:  # our own failure, or the code's tampering: say so on stderr, report nothing
         _write(2, f"interpreter: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
         _exit(70)
@@ -148,9 +147,9 @@ def _reseed() -> None:
         sys.modules["numpy.random"].seed()
 
 
-def _policy(setting: dict[str, Any]) -> audit.Policy:
+def _policy(setting: dict[str, Any]) -> Policy:
     given = setting["policy"]
-    return audit.Policy(
+    return Policy(
         writable=(setting["run_dir"],),
         readable=(*given["readable"], *setting["paths"], setting["run_dir"]),
         hidden=tuple(given["hidden"]),
@@ -171,7 +170,7 @@ class _Warnings:
         self.text, self.cut = text, self.cut or cut
 
 
-def _execute(code: str, namespace: dict[str, Any], violations: list[str]) -> dict[str, Any]:
+def _execute(code: str, namespace: dict[str, Any]) -> dict[str, Any]:
     collected = _Warnings()
     warnings.showwarning = collected.show  # type: ignore[assignment]
     # Figures are collected after the run, so showing one is not a mistake worth a warning.
@@ -212,7 +211,6 @@ def _execute(code: str, namespace: dict[str, Any], violations: list[str]) -> dic
         "result": result,
         "error": error,
         "warnings": collected.text,
-        "violations": violations,
         "outputs": rich,
         "truncated": truncated,
     }

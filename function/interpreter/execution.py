@@ -101,6 +101,5 @@ class ChildReport(BaseModel):
     result: str = Field(max_length=1 << 20)
     error: ExecutionError | None
     warnings: str = Field(max_length=1 << 20)
-    violations: list[str] = Field(max_length=1000)
     outputs: list[ChildOutput] = Field(max_length=100)
     truncated: list[str] = Field(max_length=100)

@@ -62,7 +62,6 @@ def complete(
             stderr="",
             warnings=report.warnings,
             error=report.error,
-            violations=report.violations,
             outputs=[
                 Output(mime_type=output.mime_type, bytes=len(one.data), width=output.width, height=output.height)
                 for output, one in zip(report.outputs, rich, strict=True)
@@ -72,6 +71,7 @@ def complete(
         truncated += report.truncated
     execution.stdout, execution.stderr = watched.stdout.text(), watched.stderr.text()
     execution.truncated = truncated
+    execution.violations = watched.refused
     execution.files = [File(name=one.name, bytes=one.bytes) for one in left]
     return Completed(execution, rich, list(returned))
 

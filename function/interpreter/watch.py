@@ -20,12 +20,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from interpreter.audit import MAX_NAME, REFUSED
+from interpreter.child import TRACE
 from interpreter.confinement import Limits
 from interpreter.execution import ErrorType
 from interpreter.outputs import cut
 from interpreter.template import Template, TemplateLost
 
 REPORT_BYTES = 8 << 20
+MAX_REFUSED = 100  # names kept
+PIPE_LINE = 4096  # bytes; what the audit layer and faulthandler write is shorter
 POLL_S = 0.05  # how often limits are looked at while the code says nothing
 DRAIN_S = 0.25  # how long a pipe may stay open after the child has ended and its strays are dead
 REAP_S = 2.0  # how long a killed child may take to be reported
@@ -54,13 +58,14 @@ class Stream:
 
 @dataclass(slots=True)
 class Watched:
-    """One child as the host sees it. `status` is wait(2)'s, or LOST."""
+    """One child as the host sees it. `status` is wait(2)'s, or LOST; `refused` names what the audit layer refused."""
 
     stdout: Stream
     stderr: Stream
     report: Stream
     trace: Stream
     pid: int | None = None
+    refused: list[str] = field(default_factory=list)
     status: int | None = None
     cpu_ms: float = 0.0
     max_rss_kb: float = 0.0
@@ -286,7 +291,9 @@ class _Watch:
         self.free_at_start = _free_bytes(bounds.disk) if bounds.disk else 0
         self.report_closed = False
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.partial_status = b""
+        self.partial_status = self.partial_trace = b""
+        self.trace_bytes = 0
+        self.deaf = False  # the trace ended before the report came
         self.killed_at = 0.0
         self.selector = selectors.DefaultSelector()
         for name, fd in pipes.items():
@@ -333,6 +340,7 @@ class _Watch:
         return bool(self.selector.get_map())
 
     def _read(self, timeout: float) -> None:
+        trace_ended = False
         for key, _events in self.selector.select(timeout):
             try:
                 chunk = os.read(key.fd, 1 << 16)
@@ -343,8 +351,12 @@ class _Watch:
                 continue
             self.selector.unregister(key.fd)
             self.report_closed |= key.data == "report"
+            trace_ended |= key.data == "trace"
             if key.data == "status" and self.watched.status is None:
                 self._template_died()
+        if trace_ended:
+            self.watched.trace.feed(self.partial_trace)
+            self.deaf = not self.watched.report.seen
 
     def _take(self, name: str, chunk: bytes) -> None:
         if name == "status":
@@ -352,10 +364,26 @@ class _Watch:
             for line in lines:
                 self._take_status(json.loads(line))
             return
+        if name == "trace":
+            self.trace_bytes += len(chunk)
+            *lines, self.partial_trace = (self.partial_trace + chunk).split(b"\n")
+            for line in lines:
+                self._take_trace(line)
+            self.partial_trace = self.partial_trace[:PIPE_LINE]  # what is longer is nothing of ours
+            return
+        if name == "report" and self.deaf:  # the code has closed the trace, and what it was refused since is unknown
+            self.deaf = False
+            self._take_trace(REFUSED + f"os.close({TRACE})".encode())
         stream: Stream = getattr(self.watched, name)
         kept = stream.feed(chunk)
         if name == "stdout" and kept and self.bounds.on_stdout is not None:
             self.bounds.on_stdout(self.decoder.decode(kept))
+
+    def _take_trace(self, line: bytes) -> None:
+        if not line.startswith(REFUSED):
+            self.watched.trace.feed(line + b"\n")
+        elif len(self.watched.refused) < MAX_REFUSED:
+            self.watched.refused.append(cut(line[len(REFUSED) :].decode("utf-8", "replace"), MAX_NAME)[0])
 
     def _take_status(self, message: dict[str, Any]) -> None:
         self.watched.status = message["status"]
@@ -389,10 +417,10 @@ class _Watch:
         """SIGUSR2 makes faulthandler write the line the code is at; a code that blocks signals stays silent."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.watched.pid or 0, signal.SIGUSR2)
-        end, before, trace = time.monotonic() + 0.1, -1, self.watched.trace
+        end, before = time.monotonic() + 0.1, -1
         # It is written piece by piece: complete once something has come and then nothing more.
-        while (before <= 0 or before != trace.seen) and self.watched.status is None and time.monotonic() < end:
-            before = trace.seen
+        while (before <= 0 or before != self.trace_bytes) and self.watched.status is None and time.monotonic() < end:
+            before = self.trace_bytes
             self._read(0.01)
 
     def _kill(self, kind: ErrorType, name: str, message: str) -> None:

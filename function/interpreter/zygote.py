@@ -30,20 +30,23 @@ def main(control_fd: int, config: dict[str, Any]) -> None:
     sys.path[:] = config["sys_path"]
     sys.executable = config["executable"]  # this process may run from a copy that is gone
     sys.path.insert(0, config["root"])
-    from interpreter import audit, child, confinement, kernel, outputs
+    from interpreter import audit, child, confinement, judges, kernel, outputs
 
     sys.path.remove(config["root"])
-    for module in (audit, child, confinement, kernel, outputs):
+    for module in (audit, child, confinement, judges, kernel, outputs):
         _without_source(module)
     confinement.become_subreaper()
     control = socket.socket(fileno=control_fd)
     template = Template(control, child.main, confinement.sweep_orphans)
-    for module in (*BARE, *config["preload"]):
+    # Built-in modules too: the audit layer cannot let any be made later without letting all be made anew.
+    for name in set(sys.builtin_module_names) - judges.REFUSED_MODULES:
+        importlib.import_module(name)
+    for name in (*BARE, *config["preload"]):
         template.serve_pending()
         try:
-            importlib.import_module(module)
+            importlib.import_module(name)
         except ImportError as error:
-            print(f"interpreter: {module} is not preloaded: {error}", file=sys.stderr)
+            print(f"interpreter: {name} is not preloaded: {error}", file=sys.stderr)
     gc.collect()
     gc.freeze()  # shared pages stay shared: the collector does not touch what was there before the fork
     template.serve()
