@@ -164,6 +164,7 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
     stopping: asyncio.Future[int] = loop.create_future()
     _stop_on_signals(stopping)
     aws = Aws(stack)
+    _say_which_python(stack.runtime)
     probed = await _probe(options, stack.code_dir, directory)
     writer = LogWriter(aws.deliver)
     aws.settle = writer.flush
@@ -242,6 +243,13 @@ async def _probe(options: argparse.Namespace, code_dir: Path, directory: Path) -
     if host.missing:
         print(f"sam.local: {host.missing}", file=sys.stderr)
     return host
+
+
+def _say_which_python(runtime: str) -> None:
+    """Environments run the Python that runs this; AWS would run the template's."""
+    ours = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    if runtime != ours:
+        print(f"sam.local: the template says {runtime}; environments run {ours}, as this does", file=sys.stderr)
 
 
 def _stop_on_signals(stopping: asyncio.Future[int]) -> None:

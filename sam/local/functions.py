@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .environment import Environment, Outcome
+from .logs import runtime_arn
 from .pool import LATEST, Pool
 from .stack import MEMORY_MB, TIMEOUT_S, Stack
 
@@ -243,7 +244,6 @@ class Function:
             "TracingConfig": {"Mode": "Active" if stack.tracing else "PassThrough"},
             "RevisionId": version.revision_id,
             "State": version.state,
-            "LastUpdateStatus": version.last_update,
             "PackageType": "Zip",
             "Architectures": [stack.architecture],
             "EphemeralStorage": {"Size": stack.ephemeral_mb},
@@ -251,6 +251,7 @@ class Function:
                 "ApplyOn": "PublishedVersions" if stack.snap_start else "None",
                 "OptimizationStatus": "On" if stack.snap_start and stack.version != LATEST else "Off",
             },
+            "RuntimeVersionConfig": {"RuntimeVersionArn": runtime_arn(stack.region)},
             "LoggingConfig": logging_config,
         }
         if stack.environment:
@@ -259,6 +260,8 @@ class Function:
             document["TenancyConfig"] = {"TenantIsolationMode": "PER_TENANT"}
         if version.state == "Pending":
             document |= {"StateReason": "The function is being created.", "StateReasonCode": "Creating"}
+        elif version is self.latest:  # a version is never updated
+            document["LastUpdateStatus"] = version.last_update
         return document
 
     def update_configuration(self, change: Mapping[str, Any]) -> Document:
@@ -334,12 +337,14 @@ class Function:
         )
         self.versions[number] = version
         self.pool.reconfigure(version.stack)
-        if version.stack.snap_start:
-            version.state = "Pending"
+        version.state = "Pending"
 
-            def active(_: object) -> None:
-                version.state = "Active"
+        def active(_: object = None) -> None:
+            version.state = "Active"
 
+        if not version.stack.snap_start:
+            self._clock.later(SETTLE_S, active)
+        else:
             self.snapshot = self.pool.take_snapshot(number)
             self.snapshot.add_done_callback(active)
         return number
@@ -627,6 +632,7 @@ async def release_as_deployed(function: Function, stack: Stack) -> None:
     published = function.publish({})
     if function.snapshot is not None:
         await function.snapshot
+    function.versions[published["Version"]].state = "Active"
     function.create_alias({"Name": stack.alias, "FunctionVersion": published["Version"]})
     if stack.provisioned:
         function.put_provisioned(stack.alias, {"ProvisionedConcurrentExecutions": stack.provisioned})

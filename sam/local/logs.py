@@ -90,12 +90,12 @@ def iso_time(epoch_s: float) -> str:
 
 def init_start(platform: Platform, now_s: float) -> list[str]:
     if platform.log_format != "JSON":
-        return [f"INIT_START Runtime Version: {RUNTIME_VERSION}\tRuntime Version ARN: {_runtime_arn(platform)}\n"]
+        return [f"INIT_START Runtime Version: {RUNTIME_VERSION}\tRuntime Version ARN: {runtime_arn(platform.region)}\n"]
     record = {
         "initializationType": platform.initialization_type,
         "phase": "init",
         "runtimeVersion": RUNTIME_VERSION,
-        "runtimeVersionArn": _runtime_arn(platform),
+        "runtimeVersionArn": runtime_arn(platform.region),
         "functionName": platform.function_name,
         "functionVersion": platform.version,
         "instanceId": platform.stream,
@@ -130,10 +130,12 @@ def init_report(
 
 def restore_start(platform: Platform, now_s: float) -> list[str]:
     if platform.log_format != "JSON":
-        return [f"RESTORE_START Runtime Version: {RUNTIME_VERSION}\tRuntime Version ARN: {_runtime_arn(platform)}\n"]
+        return [
+            f"RESTORE_START Runtime Version: {RUNTIME_VERSION}\tRuntime Version ARN: {runtime_arn(platform.region)}\n"
+        ]
     record = {
         "runtimeVersion": RUNTIME_VERSION,
-        "runtimeVersionArn": _runtime_arn(platform),
+        "runtimeVersionArn": runtime_arn(platform.region),
         "functionName": platform.function_name,
         "functionVersion": platform.version,
         "instanceId": platform.stream,
@@ -246,8 +248,9 @@ def _text_report(report: Report) -> str:
     return line
 
 
-def _runtime_arn(platform: Platform) -> str:
-    return f"arn:aws:lambda:{platform.region}::runtime:{RUNTIME_ARN_SUFFIX}"
+def runtime_arn(region: str) -> str:
+    """The ARN of the runtime's version, as log lines and GetFunctionConfiguration tell it."""
+    return f"arn:aws:lambda:{region}::runtime:{RUNTIME_ARN_SUFFIX}"
 
 
 def _of_tenant(platform: Platform, record: dict[str, Any]) -> dict[str, Any]:

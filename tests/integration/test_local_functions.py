@@ -45,6 +45,15 @@ def update(client: Any, **change: Any) -> dict[str, Any]:
     return dict(told)
 
 
+def publish(client: Any, **asked: Any) -> dict[str, Any]:
+    """A version that is ready to be called."""
+    made = dict(client.publish_version(FunctionName="echo", **asked))
+    waiter = client.get_waiter("published_version_active")
+    waiter.config.delay = 0.05
+    waiter.wait(FunctionName="echo", Qualifier=made["Version"])
+    return made
+
+
 def told(answer: dict[str, Any]) -> Any:
     """What the function answered to Invoke."""
     return json.loads(json.loads(answer["Payload"].read())["body"])
@@ -112,8 +121,13 @@ def test_a_version_keeps_its_configuration_and_has_environments_of_its_own(lam: 
     update(lam, MemorySize=320)
     published = lam.publish_version(FunctionName="echo", Description="first")
     number, arn = published["Version"], published["FunctionArn"]
+    assert (published["State"], published["StateReasonCode"], "LastUpdateStatus" in published) == (
+        "Pending", "Creating", False,
+    )  # fmt: skip
+    assert refused(lam.invoke, FunctionName="echo", Qualifier=number) == (409, "ResourceConflictException")
+    assert publish(lam)["Version"] == number
     assert arn == f"arn:aws:lambda:us-east-1:123456789012:function:echo:{number}"
-    again = lam.publish_version(FunctionName="echo", Description="second")  # nothing else has changed
+    again = publish(lam, Description="second")  # nothing else has changed
     assert (again["Version"], again["Description"]) == (number, "first")
     update(lam, MemorySize=384)
     latest = lam.invoke(FunctionName="echo", Payload=CONTEXT)
@@ -130,9 +144,9 @@ def test_a_version_keeps_its_configuration_and_has_environments_of_its_own(lam: 
 
 
 def test_an_alias_stands_for_a_version_and_moves(lam: Any):
-    first = lam.publish_version(FunctionName="echo")["Version"]
+    first = publish(lam)["Version"]
     update(lam, MemorySize=512)
-    second = lam.publish_version(FunctionName="echo")["Version"]
+    second = publish(lam)["Version"]
     alias = lam.create_alias(FunctionName="echo", Name="live", FunctionVersion=first)
     assert alias["AliasArn"].endswith(":function:echo:live")
     answer = lam.invoke(FunctionName="echo", Qualifier="live", Payload=CONTEXT)
@@ -158,9 +172,9 @@ def test_publishing_wants_the_code_and_revision_that_are_named(lam: Any):
     asked = {"FunctionName": "echo", "CodeSha256": "A" * 43 + "="}
     assert refused(lam.publish_version, **asked) == (400, "InvalidParameterValueException")
     named = {"CodeSha256": found["CodeSha256"], "RevisionId": found["RevisionId"]}
-    first = lam.publish_version(FunctionName="echo", Description="first", **named)["Version"]
+    first = publish(lam, Description="first", **named)["Version"]
     update(lam, Description="changed on $LATEST")
-    second = lam.publish_version(FunctionName="echo")
+    second = publish(lam)
     assert (int(second["Version"]), second["Description"]) == (int(first) + 1, "changed on $LATEST")
 
 
@@ -178,7 +192,7 @@ def test_weights_that_an_alias_cannot_have(lam: Any, alias: str, weights: dict[s
     numbers = {}
     for name in ("first", "second", "third"):
         update(lam, Description=name)
-        numbers[name] = lam.publish_version(FunctionName="echo")["Version"]
+        numbers[name] = publish(lam)["Version"]
     routing = {"AdditionalVersionWeights": {key.format(**numbers): weight for key, weight in weights.items()}}
     asked = {"FunctionName": "echo", "Name": "x", "FunctionVersion": alias.format(**numbers), "RoutingConfig": routing}
     status, code = refused(lam.create_alias, **asked)
@@ -205,7 +219,7 @@ def test_reserved_concurrency_is_a_429_past_it_and_0_stops_all(stack: LocalStack
 
 
 def test_provisioned_environments_are_there_before_the_first_call(stack: LocalStack, lam: Any):
-    number = lam.publish_version(FunctionName="echo", Description="for provisioned")["Version"]
+    number = publish(lam, Description="for provisioned")["Version"]
     where = {"FunctionName": "echo", "Qualifier": number}
     assert refused(lam.get_provisioned_concurrency_config, **where)[0] == 404
     put = lam.put_provisioned_concurrency_config(**where, ProvisionedConcurrentExecutions=2)
@@ -274,7 +288,7 @@ def test_a_copy_made_from_the_downloaded_code_runs_and_logs_on_its_own(stack: Lo
 
 def test_metrics_tell_what_was_called(stack: LocalStack, lam: Any):
     cloudwatch = stack.client("cloudwatch")
-    number = lam.publish_version(FunctionName="echo", Description="for metrics")["Version"]
+    number = publish(lam, Description="for metrics")["Version"]
     lam.create_alias(FunctionName="echo", Name="counted", FunctionVersion=number)
     ask = {"FunctionName": "echo", "Qualifier": "counted"}
     for payload in (NOTHING, NOTHING, b'{"do": "sleep", "seconds": 0.2}', b'{"do": "fail"}'):
