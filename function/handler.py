@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import faulthandler
 
-from interpreter.confinement import scrub_secrets
+from interpreter.confinement import close_own_memory, scrub_secrets
 from lean import trim
 
 scrub_secrets()
+close_own_memory()
 trim()
 
 from typing import Any  # noqa: E402

@@ -104,6 +104,20 @@ def scrub_secrets() -> list[str]:
     return scrubbed
 
 
+def close_own_memory() -> bool:
+    """Make this process non-dumpable, so that others of its uid cannot read or write it through /proc; whether it is.
+
+    Inside Lambda prctl is refused; there `execute-only`, which starts the runtime, has done it.
+    """
+    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE, prctl(2)
+    return own_memory_closed()
+
+
+def own_memory_closed() -> bool:
+    """The files in /proc of a process that is not dumpable belong to root (proc(5))."""
+    return os.getuid() != 0 and os.stat("/proc/self/environ").st_uid != os.getuid()
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     pid: int
@@ -278,6 +292,13 @@ def layers(alone_here: bool, available: Available, *, network: bool, hook: bool)
             "execute-only",
             alone_here,
             "the templates' memory and environment are closed to the code" if alone_here else shared,
+        ),
+        (
+            "execute-only-host",
+            own_memory_closed(),
+            "the handler's memory and environment are closed to the code"
+            if own_memory_closed()
+            else "not applied: set AWS_LAMBDA_EXEC_WRAPPER to /var/task/execute-only",
         ),
         (
             "audit-hook",

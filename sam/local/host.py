@@ -161,7 +161,7 @@ async def launch(
         "binds": list(place.binds),
         "tmp_mb": tmp_mb,
         "cwd": place.task_root,
-        "argv": [place.python, *arguments],
+        "argv": [*_wrapper(place, variables), place.python, *arguments],
         "environment": {**variables, "AWS_LAMBDA_RUNTIME_API": api},
     }
     ours, theirs = socket.socketpair()
@@ -191,6 +191,14 @@ async def launch(
     assert bound is not None
     bound.setblocking(False)
     return Launched(process, bound, ours, host.isolated)
+
+
+def _wrapper(place: Layout, variables: Mapping[str, str]) -> list[str]:
+    """The program that is to start the runtime (https://docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html)."""
+    wrapper = variables.get("AWS_LAMBDA_EXEC_WRAPPER", "")
+    if wrapper.startswith("/var/task/"):
+        wrapper = place.task_root + wrapper.removeprefix("/var/task")
+    return [wrapper] if wrapper else []
 
 
 async def probe(wanted: Host, code_dir: Path, layer: Path | None, scratch: Path) -> Host:

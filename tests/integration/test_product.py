@@ -62,6 +62,7 @@ def test_a_get_is_refused_at_once(product: LocalStack) -> None:
 
 @pytest.mark.parametrize("modern", [pytest.param(False, id="handshake-era"), pytest.param(True, id="2026-07-28")])
 def test_a_hundred_warm_calls_leave_nothing_behind(product: LocalStack, modern: bool) -> None:
+    call(product, "import matplotlib.pyplot", modern=modern)  # the last that the template imports
     answer, _ = call(product, "1", modern=modern)
     environment = answer.headers["X-Lambda-Environment-Id"]
     before = settled(product.process.pid)
