@@ -143,9 +143,9 @@ async def one_after_another(stack: LocalStack, calls: int) -> list[float]:
     return times
 
 
-async def side_by_side(stack: LocalStack, clients: int, seconds: float) -> float:
-    """Calls a second of `clients` that each call again as soon as they are answered."""
-    until = time.perf_counter() + seconds
+async def side_by_side(stack: LocalStack, clients: int, seconds: float) -> tuple[float, float]:
+    """Calls a second of `clients` that each call again as soon as they are answered, and the stack's CPU ms for one."""
+    until, used_s = time.perf_counter() + seconds, cpu_s(stack)
     done = 0
 
     async def client() -> None:
@@ -158,7 +158,13 @@ async def side_by_side(stack: LocalStack, clients: int, seconds: float) -> float
         connection[1].close()
 
     await asyncio.gather(*(client() for _ in range(clients)))
-    return done / seconds
+    return done / seconds, (cpu_s(stack) - used_s) * 1000 / done
+
+
+def cpu_s(stack: LocalStack) -> float:
+    """Seconds of a core that the stack's own process has used; its environments are not in it."""
+    fields = Path(f"/proc/{stack.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def many_environments(stack: LocalStack, count: int) -> tuple[float, int, int]:
@@ -223,8 +229,13 @@ def main() -> None:
         through = asyncio.run(one_after_another(stack, calls))
         name = "gateway, pool and runtime, warm call"
         append(options.out, row(name, through, alone, "awslambdaric alone", goal=3.0, judged="difference"))
-        seconds = 1000 / max(asyncio.run(side_by_side(stack, clients, 3)) for clients in (1, 2, 4))
-        append(options.out, row("time per warm call, clients side by side", [seconds], goal=1.0, judged="ours"))
+        # The best of a few attempts: whatever else the machine does only takes away.
+        attempts = [asyncio.run(side_by_side(stack, clients, 3)) for clients in (2, 3, 4)]
+        best = 1000 / max(rate for rate, _ in attempts)
+        append(options.out, row("time per warm call, clients side by side", [best], goal=1.0, judged="ours"))
+        # One process serves all: past 1 ms it could not serve 1,000 a second on any machine like this.
+        spent = [cpu_ms for _, cpu_ms in attempts]
+        append(options.out, row("the stack's CPU for a warm call", spent, goal=1.0, judged="ours"))
         took, started, anew = asyncio.run(many_environments(stack, environments))
         append(options.out, row(f"{started} environments started at once", [took], judged="ours", unit="s"))
         append(options.out, row("of them started again", [float(anew)], goal=0, judged="ours", unit="environments"))
