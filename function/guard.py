@@ -94,7 +94,10 @@ class Guard:
 
 def _same_host(origin: str, host: str) -> bool:
     """Whether a browser page of this very host made the request. Only for loopback: a rebound name is not one."""
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # such as an IPv6 address without its end
+        return False
     return (
         parts.hostname in ("localhost", "127.0.0.1", "::1")
         and parts.scheme in ("http", "https")

@@ -49,7 +49,18 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     _invocations += 1
     # Lambda kills without a word; the log then says where every thread of ours was.
     faulthandler.dump_traceback_later(max(context.get_remaining_time_in_millis() / 1000 - LAST_WORDS_S, 0.1))
+    _drop_bad_ports(event)
     try:
         return _mangum(event, context)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def _drop_bad_ports(event: dict[str, Any]) -> None:
+    """Leave out a Host or X-Forwarded-Port whose port is no number, of which Mangum would make an exception."""
+    for headers in (event.get("headers") or {}, event.get("multiValueHeaders") or {}):
+        for name in [name for name in headers if name.lower() in ("host", "x-forwarded-port")]:
+            value = headers[name] if isinstance(headers[name], str) else headers[name][0]
+            _, colon, port = value.partition(":") if name.lower() == "host" else ("", ":", value)
+            if colon and not (port.isascii() and port.isdigit()):
+                del headers[name]

@@ -263,6 +263,8 @@ class Pip:
         kept = ("PATH", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         environment |= {"HOME": str(self.home), "TMPDIR": str(self.home), "LANG": "C.UTF-8"}
+        # User code may have laid settings into that home; pip reads no file where this names the null device.
+        environment |= {"PIP_CONFIG_FILE": os.devnull, "NETRC": os.devnull}
         if self.index_url:
             environment["PIP_INDEX_URL"] = self.index_url
         return environment

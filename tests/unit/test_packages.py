@@ -189,8 +189,9 @@ def test_the_installer_is_confined(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     fake = tmp_path / "evil" / "pip" / "_internal" / "cli"
     fake.mkdir(parents=True)
+    rest = "from pkgutil import extend_path\n__path__ = extend_path(__path__, __name__)\n"  # is pip's own
     for directory in (fake, *fake.parents[:2]):
-        (directory / "__init__.py").write_text("")
+        (directory / "__init__.py").write_text(rest)
     (fake / "main.py").write_text(f"""
 import os
 def main():
