@@ -7,6 +7,7 @@ It starts the other rooms as commands, and changes one thing in AWS: where the a
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -41,6 +42,8 @@ exit codes: 0 promoted, 1 a gate failed or the promotion was rolled back, 2 usag
 """
 GATEWAY_S = 29  # how long API Gateway would wait for the function
 SUITE = "-n 4"
+MOST_FAILED = 0.01  # the share of calls that may fail under load, whatever the version that serves does
+NOT_JUDGED = ("in_flight", "dropped")  # outcomes that say something of the generator only
 AB = "smoke --duration 60 --rounds 4 --effect 20"
 
 Outcome = Literal["promoted", "refused", "rolled back"]
@@ -146,7 +149,7 @@ def judge(options: argparse.Namespace, out: Path, started: datetime) -> GateReco
         urls = (bridged.endpoint(release.previous), bridged.endpoint(release.candidate))
         steps, outcome, reason = decide(release, urls, endpoint, options, out, run_step)
     code = gravest([step.exit_code for step in steps])
-    if outcome == "rolled back" and code != 130:
+    if (outcome == "rolled back" and code != 130) or (outcome == "refused" and code == 0):
         code = 1
     serves = release.candidate if outcome == "promoted" else release.previous
     return GateRecord(
@@ -183,6 +186,8 @@ def decide(
         steps.append(run_step(name, arguments, out / name.replace(" ", "-"), {}, records="records"))
         if steps[-1].exit_code:
             return steps, "refused", f"{name}: {steps[-1].verdict}"
+    if failing := more_failures(out / "load-ab" / "records"):
+        return steps, "refused", failing
     with aws_sentences():
         release.point_at(release.candidate)
     say(f"{release.alias} points at version {release.candidate}; smoke checks at {endpoint} ...")
@@ -197,6 +202,31 @@ def decide(
     if passed:
         return steps, "promoted", "conformance, load and smoke checks passed"
     return steps, "rolled back", f"smoke checks after the promotion: {steps[-1].verdict}"
+
+
+def more_failures(directory: Path) -> str:
+    """Why the candidate's calls failed too often under load; empty when they did not.
+
+    The comparison of the two sides is of good answers alone: a version that fails half of its calls may be fast.
+    """
+    (base_failed, base), (failed, all_) = (failures(directory / side) for side in ("base", "candidate"))
+    share, base_share = failed / max(all_, 1), base_failed / max(base, 1)
+    if share <= MOST_FAILED or share <= 2 * base_share:
+        return ""
+    return (
+        f"load ab: {failed} of {all_} calls of the candidate failed, {base_failed} of {base} of the version that serves"
+    )
+
+
+def failures(directory: Path) -> tuple[int, int]:
+    """Calls that the endpoint failed, and all that it was sent, by the raw rows of every round."""
+    outcomes = [
+        json.loads(line)["outcome"]
+        for path in sorted(directory.rglob("requests*.jsonl"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    judged = [outcome for outcome in outcomes if outcome not in NOT_JUDGED]
+    return sum(outcome != "ok" for outcome in judged), len(judged)
 
 
 def release_of(client: Any, function: str, alias: str, candidate: str | None) -> tuple[Release, bool]:

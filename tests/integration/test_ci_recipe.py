@@ -188,6 +188,31 @@ def test_the_alias_moves_only_after_everything_passed(
     assert (found, alias.points, len(steps)) == (outcome, points, ran)
 
 
+@pytest.mark.parametrize(
+    ("base", "candidate", "outcome"),
+    [
+        pytest.param(["ok"] * 200, ["ok"] * 198 + ["http_error"] * 2, "promoted", id="one-in-a-hundred"),
+        pytest.param(["ok"] * 200, ["ok"] * 100 + ["http_error"] * 3, "refused", id="more"),
+        pytest.param(
+            ["ok"] * 80 + ["timeout"] * 20, ["ok"] * 70 + ["timeout"] * 30, "promoted", id="so-does-the-other"
+        ),
+        pytest.param(["ok"] * 90 + ["timeout"] * 10, ["ok"] * 70 + ["timeout"] * 30, "refused", id="much-more"),
+        pytest.param(["ok"] * 9, ["ok"] * 9 + ["dropped"] * 9, "promoted", id="the-generators-own"),
+    ],
+)
+def test_a_version_that_fails_under_load_is_refused_however_fast(
+    base: list[str], candidate: list[str], outcome: str, tmp_path: Path
+) -> None:
+    for side, outcomes in (("base", base), ("candidate", candidate)):
+        rows = tmp_path / "load-ab" / "records" / side / "round-0" / "requests.jsonl"
+        rows.parent.mkdir(parents=True)
+        rows.write_text("".join(json.dumps({"outcome": one}) + "\n" for one in outcomes))
+    alias = Alias()
+    found, steps = decided(alias, tmp_path)
+    assert (found, len(steps)) == (outcome, 3 if outcome == "promoted" else 2)
+    assert alias.points == ("2" if outcome == "promoted" else "1")
+
+
 def test_an_alias_that_somebody_else_moved_is_left_to_them(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="PreconditionFailedException"):
         decided(Alias(moves=0), tmp_path)
