@@ -19,7 +19,7 @@ import pytest
 from interpreter import kernel, pip_confined
 from interpreter.confinement import Limits
 from interpreter.engine import Interpreter
-from interpreter.packages import PackageError, PackageInstaller, PackagePolicy, parse, preinstalled
+from interpreter.packages import PackageError, PackageInstaller, PackagePolicy, parse, pip_directory, preinstalled
 
 
 def wheel(index: Path, name: str, version: str, files: dict[str, str], requires: str = "") -> None:
@@ -205,7 +205,7 @@ def main():
 """)
     home = str(tmp_path / "home")
     config = {
-        "path": [str(tmp_path / "evil"), *sys.path],
+        "path": [str(tmp_path / "evil"), *sys.path, str(pip_directory())],
         "home": home,
         "readable": [str(tmp_path / "evil"), *sys.path],
     }
