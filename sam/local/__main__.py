@@ -15,11 +15,12 @@ from aiohttp import web
 
 from .aws import Aws, is_aws_request
 from .cpu import FULL_VCPU_MB, Share, shares
-from .environment import INIT_LIMIT_S, Site
+from .environment import INIT_LIMIT_S, MB, Site
 from .functions import Clock, Functions, release_as_deployed
 from .gateway import Gateway
 from .host import Host, LaunchError, probe
 from .lambda_api import LambdaApi
+from .log_store import MOST_BYTES
 from .logs import LogWriter
 from .pool import SCALE_OUT_PER_10_S, Pool
 from .scratch import scratch
@@ -92,6 +93,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="N",
         help=f"new environments in 10 seconds at most (default {SCALE_OUT_PER_10_S}, as Lambda)",
     )
+    parser.add_argument(
+        "--keep-logs",
+        type=int,
+        default=MOST_BYTES // MB,
+        metavar="MB",
+        help=f"log lines kept in memory, a few times that; the oldest go first (default {MOST_BYTES // MB})",
+    )
     key = parser.add_mutually_exclusive_group()
     key.add_argument(
         "--api-key",
@@ -126,6 +134,8 @@ def _stack(options: argparse.Namespace) -> Stack:
         parameters["PLogFormat"] = {"text": "Text", "json": "JSON"}[options.log_format]
     if options.concurrency is not None and options.concurrency < 1:
         raise StackError(f"--concurrency must be at least 1, got {options.concurrency}")
+    if options.keep_logs < 1:
+        raise StackError(f"--keep-logs must be at least 1 MB, got {options.keep_logs}")
     if options.layer is not None and not (options.layer / "python").is_dir():
         raise StackError(f"--layer {options.layer} has no python directory; run make layer.build first")
     return configured(
@@ -163,7 +173,7 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[int] = loop.create_future()
     _stop_on_signals(stopping)
-    aws = Aws(stack)
+    aws = Aws(stack, options.keep_logs * MB)
     _say_which_python(stack.runtime)
     probed = await _probe(options, stack.code_dir, directory)
     writer = LogWriter(aws.deliver)

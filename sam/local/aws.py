@@ -23,7 +23,7 @@ from aiohttp import web
 from . import metrics
 from .filter_pattern import Matches, compile_pattern, value_of
 from .lambda_api import CODE_PATH, LambdaApi
-from .log_store import LogsError, LogStore
+from .log_store import MOST_BYTES, LogsError, LogStore
 from .logs import LogEvent
 from .logs_api import TARGET, LogsApi
 from .stack import ACCOUNT_ID, MetricFilter, Stack
@@ -43,8 +43,8 @@ def is_aws_request(request: web.BaseRequest) -> bool:
 class Aws:
     """Holds logs, metrics and moto's part of the account, and answers for all of it once it has its `lambda_api`."""
 
-    def __init__(self, stack: Stack) -> None:
-        self.logs = LogStore()
+    def __init__(self, stack: Stack, most_log_bytes: int = MOST_BYTES) -> None:
+        self.logs = LogStore(most_log_bytes)
         self.metrics = metrics.MetricStore()
         self.lambda_api: LambdaApi | None = None
         self.settle: Callable[[], None] = lambda: None  # deliver what was written before now

@@ -57,6 +57,7 @@ def test_the_api_key(tmp_path: Path):
         pytest.param(["--memory", "64"], "memory must be 128 to 10240 MB, got 64", id="memory"),
         pytest.param(["--timeout", "901"], "timeout must be 1 to 900 s, got 901", id="timeout"),
         pytest.param(["--concurrency", "0"], "--concurrency must be at least 1, got 0", id="concurrency"),
+        pytest.param(["--keep-logs", "0"], "--keep-logs must be at least 1 MB, got 0", id="keep-logs"),
         pytest.param(["--env", "novalue"], "--env wants NAME=VALUE, got 'novalue'", id="env"),
         pytest.param(["--parameter", "PNone=1"], "the template has no parameter PNone", id="parameter"),
         pytest.param(["--layer", "nowhere"], "--layer nowhere has no python directory", id="layer"),
