@@ -23,7 +23,6 @@ from aiohttp.http import HttpProcessingError, HttpRequestParser, RawRequestMessa
 PREFIX = "/2018-06-01/runtime/"
 MAX_RESPONSE_BYTES = 6 * 1024 * 1024 + 100 * 1024  # Lambda takes a little over 6 MB; the message names 6291556
 _NAMED_LIMIT = 6291556
-_MAX_BODY_BYTES = 64 * 1024 * 1024  # a refusal wants the whole body read; past this the connection is cut
 _READ_BYTES = 64 * 1024  # what the parser would pause at; bodies are taken as they come, so it has nothing to hold
 
 
@@ -236,10 +235,9 @@ class _Connection(BaseProtocol):
             if payload.exception() is not None:
                 self.close()
                 return
-            self._body += payload.read_nowait()
-            if len(self._body) > _MAX_BODY_BYTES:
-                self.transport.abort()
-                return
+            more = payload.read_nowait()
+            if len(self._body) <= MAX_RESPONSE_BYTES:  # what is too long is read to its end, but not kept
+                self._body += more
             if not payload.is_eof():
                 if not self._body and request.headers.get("Expect", "").lower() == "100-continue":
                     self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -180,14 +180,23 @@ def test_a_client_that_expects_100_gets_it_and_one_that_says_close_is_closed() -
     asyncio.run(story())
 
 
-def test_what_is_too_long_to_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "_MAX_BODY_BYTES", 1000)
+def test_what_is_too_long_is_read_to_its_end_but_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "MAX_RESPONSE_BYTES", 1000)
+    kept: list[int] = []
+    handle = RuntimeApi.handle
+
+    def handled(self: RuntimeApi, connection: Any, request: Any, body: bytes) -> Any:
+        kept.append(len(body))
+        return handle(self, connection, request, body)
+
+    monkeypatch.setattr(RuntimeApi, "handle", handled)
 
     async def story() -> None:
         async with serving() as (api, connect):
             api.offer(event())
-            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-                await (await connect()).ask(post("invocation/r1/response", bytes(2000)))
+            client = await connect()
+            assert (await client.ask(post("invocation/r1/response", bytes(4_000_000))))[0] == 413
+            assert 1000 < kept[0] < 2_000_000
 
     asyncio.run(story())
 
