@@ -19,7 +19,15 @@ import pytest
 from interpreter import kernel, pip_confined
 from interpreter.confinement import Limits
 from interpreter.engine import Interpreter
-from interpreter.packages import PackageError, PackageInstaller, PackagePolicy, parse, pip_directory, preinstalled
+from interpreter.packages import (
+    _PIP_READS,
+    PackageError,
+    PackageInstaller,
+    PackagePolicy,
+    parse,
+    pip_directory,
+    preinstalled,
+)
 
 
 def wheel(index: Path, name: str, version: str, files: dict[str, str], requires: str = "") -> None:
@@ -189,7 +197,7 @@ def test_the_installer_is_confined(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     fake = tmp_path / "evil" / "pip" / "_internal" / "cli"
     fake.mkdir(parents=True)
-    rest = "from pkgutil import extend_path\n__path__ = extend_path(__path__, __name__)\n"  # is pip's own
+    rest = 'from pkgutil import extend_path\n__path__ = extend_path(__path__, __name__)\n__version__ = "0"\n'
     for directory in (fake, *fake.parents[:2]):
         (directory / "__init__.py").write_text(rest)
     (fake / "main.py").write_text(f"""
@@ -207,7 +215,7 @@ def main():
     config = {
         "path": [str(tmp_path / "evil"), *sys.path, str(pip_directory())],
         "home": home,
-        "readable": [str(tmp_path / "evil"), *sys.path],
+        "readable": [str(tmp_path / "evil"), *sys.path, *_PIP_READS],
     }
     script = Path(pip_confined.__file__)
     command = [sys.executable, "-I", str(script), json.dumps(config)]
