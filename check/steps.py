@@ -17,6 +17,7 @@ from typing import Any
 
 from check import COMMAND
 
+ROOMS = Path(__file__).resolve().parents[1]
 READY_S = 60  # how long the local stack may take to say that it listens
 
 # Which of several exit codes speaks for the whole (DESIGN: exit codes), the gravest first.
@@ -118,10 +119,12 @@ def run_step(
 ) -> Step:
     """Run `python -m ARGUMENTS --out DIRECTORY/records`; its progress goes to the terminal, its report to a file."""
     directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", *arguments, "--out", str(directory / records)]
+    # -P: with -m alone the current directory comes first, where a user may have a `load` of their own.
+    command = [sys.executable, "-P", "-m", *arguments, "--out", str(directory / records)]
+    path = os.pathsep.join(filter(None, (str(ROOMS), os.environ.get("PYTHONPATH"))))
     started = time.monotonic()
     with (directory / "terminal.txt").open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, env=os.environ | dict(environment))
+        process = subprocess.Popen(command, stdout=output, env=os.environ | {"PYTHONPATH": path} | dict(environment))
         try:
             code = process.wait()
         except KeyboardInterrupt:

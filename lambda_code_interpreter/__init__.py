@@ -1,12 +1,11 @@
 """What `pip install` puts on a machine: the commands lci-conformance, lci-load, lci-ops and lci-check.
 
 The rooms keep their short names, and packages called `load` or `ops` would clash in somebody's environment. So the
-wheel holds them inside this package, and a command makes this directory the first place to import from, for itself and
-for the processes it starts. It must do nothing else: what a command does is in its room.
+wheel holds them inside this package, and a command makes this directory the first place to import from. It must do
+nothing else, and leave the environment alone: a server that the suite is told to start inherits it.
 """
 
 import importlib
-import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -40,7 +39,4 @@ def _run(room: str) -> int:
         print(f"lci-{room} {version(DISTRIBUTION)}")
         return 0
     sys.path.insert(0, str(ROOMS))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOMS), os.environ.get("PYTHONPATH"))))
-    # A child started with -m would look into the current directory first, where a user may have a `load` of their own.
-    os.environ["PYTHONSAFEPATH"] = "1"
     return int(importlib.import_module(f"{room}.__main__").run(sys.argv[1:]))

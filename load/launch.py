@@ -48,7 +48,8 @@ def launch(plan: Plan, endpoint: str, out: Path, workers: int = 1, environment: 
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
+    # -P: with -m alone the current directory comes first, where a user may have a `load` of their own.
+    command = [sys.executable, "-P", "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
     command += ["--host", endpoint, "--plan-json", f"@{out / 'plan.json'}", "--out", str(out), "--raw-only"]
     command += ["--loglevel", "WARNING", "--logfile", str(out / "locust.log")]
     if workers > 1:

@@ -106,6 +106,25 @@ def test_conformance_judges_an_endpoint_in_two_processes(commands: Path, elsewhe
         validated(json.loads(line), "conformance-check/1")
 
 
+def test_a_server_that_conformance_starts_is_as_in_its_users_shell(commands: Path, elsewhere: Path) -> None:
+    """`python -m theirs` is found in the working directory, and nothing of ours is on its path."""
+    foreign = ROOT / "tests" / "broken_servers" / "stdio.py"
+    (elsewhere / "theirs.py").write_text(
+        "import os, runpy, sys\n"
+        "assert not [name for name in os.environ if name.startswith('PYTHON')]\n"
+        "assert not [path for path in sys.path if path.endswith('lambda_code_interpreter')]\n"
+        f"runpy.run_path({str(foreign)!r}, run_name='__main__')\n"
+    )
+    python = {"tool": "run_cell", "code": "source", "arguments": {"cell": 1}, "pattern": "\\n---\\n(.*)"}
+    target = {"command": [str(commands / "python"), "-m", "theirs"], "python": python}
+    (elsewhere / "target.yaml").write_text(json.dumps(target))
+    done = run(
+        commands / "lci-conformance", "--target", "target.yaml", "--only", "tools", "-k", "addition_prints",
+        cwd=elsewhere,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_load_starts_its_own_locust(commands: Path, elsewhere: Path, product: LocalStack) -> None:
     url = product.ready["endpoint"]
     done = run(
