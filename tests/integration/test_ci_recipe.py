@@ -28,7 +28,7 @@ STEPS = {step["name"]: step for step in WORKFLOW["jobs"]["gate"]["steps"] if "na
 # pool met at a high rate would answer with cold starts.
 PROFILE = """
 seed: 1
-stages: [{kind: constant, name: steady, rate_per_s: 6, duration_s: 8}]
+stages: [{kind: constant, name: steady, rate_per_s: 6, duration_s: 6}]
 scenarios: {print: 1}
 eras: {"2025-11-25": 1}
 request_timeout_s: 30
