@@ -8,6 +8,7 @@ import asyncio
 import base64
 import contextlib
 import io
+import json
 import logging
 import re
 import threading
@@ -23,9 +24,10 @@ from aiohttp import web
 from . import metrics
 from .filter_pattern import Matches, compile_pattern, value_of
 from .lambda_api import CODE_PATH, LambdaApi
+from .live_tail import live_tail
 from .log_store import MOST_BYTES, LogsError, LogStore
 from .logs import LogEvent
-from .logs_api import TARGET, LogsApi
+from .logs_api import TARGET, LogsApi, refusal
 from .stack import ACCOUNT_ID, MetricFilter, Stack
 
 _CREDENTIAL_SCOPE = re.compile(r"(Credential=[^/]+/\d{8}/)([^/]+)(/)")
@@ -83,10 +85,12 @@ class Aws:
                     if value is not None:
                         self.metrics.put(each.namespace, each.name, (), event.timestamp_ms / 1000, {value: 1})
 
-    async def handle(self, request: web.BaseRequest) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.content.read()
         loop = asyncio.get_running_loop()
         target = request.headers.get("X-Amz-Target", "")
+        if target == TARGET + "StartLiveTail":
+            return await self._live_tail(request, body)
         if target.startswith(TARGET):
             operation = target.removeprefix(TARGET)
             told = await loop.run_in_executor(self._threads, self._ask_logs, operation, body)
@@ -100,6 +104,13 @@ class Aws:
             archive = self.lambda_api.code_of(request.path)
             return web.Response(status=404) if archive is None else web.Response(body=archive)
         return await loop.run_in_executor(self._threads, self._ask_moto, request, body)
+
+    async def _live_tail(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        try:
+            return await live_tail(request, json.loads(body or b"{}"), self.logs)
+        except (LogsError, AttributeError, TypeError, ValueError) as error:
+            status, document = refusal("StartLiveTail", error)
+            return web.json_response(document, status=status, content_type="application/x-amz-json-1.1")
 
     def _ask_logs(self, operation: str, body: bytes) -> tuple[int, dict[str, Any]] | None:
         """A client that was answered before it asks finds its lines, though they are delivered in batches."""

@@ -78,6 +78,8 @@ class LogStore:
 
     def __init__(self, most_bytes: int = MOST_BYTES, now: Callable[[], float] = time.time) -> None:
         self.groups: dict[str, Group] = {}
+        # Called with group, stream and what was just put into it, in the thread that puts it.
+        self.listeners: set[Callable[[str, str, Sequence[Stored]], None]] = set()
         self._most_bytes = most_bytes
         self._now = now
         self._bytes = 0
@@ -138,8 +140,8 @@ class LogStore:
         with self._lock:
             into = self.stream(group, stream)
             now_ms = self._now_ms()
-            for timestamp_ms, message in events:
-                event = Stored(timestamp_ms, next(self._serials), now_ms, message)
+            stored = [Stored(timestamp_ms, next(self._serials), now_ms, message) for timestamp_ms, message in events]
+            for event in stored:
                 if into.events and event.order < into.events[-1].order:
                     bisect.insort(into.events, event, key=lambda stored: stored.order)
                 else:
@@ -149,6 +151,8 @@ class LogStore:
             into.last_ingested_ms = now_ms
             if self._bytes > self._most_bytes:
                 self._trim()
+            for listener in list(self.listeners):
+                listener(group, stream, stored)
 
     def expire(self) -> None:
         """Drop what its group keeps no longer."""

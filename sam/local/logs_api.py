@@ -1,6 +1,6 @@
 """CloudWatch Logs for boto3: the operations that read and write events, over `log_store`.
 
-Live tail and metric filters are not here, and are refused rather than answered with nothing.
+Metric filters are not here, and are refused rather than answered with nothing; live tail is `live_tail`.
 """
 
 import itertools
@@ -19,7 +19,6 @@ from .stack import ACCOUNT_ID
 
 TARGET = "Logs_20140328."
 NOT_HERE = (
-    "StartLiveTail",
     "PutMetricFilter",
     "PutSubscriptionFilter",
     "GetLogRecord",
@@ -78,12 +77,8 @@ class LogsApi:
         try:
             asked = json.loads(body or b"{}")
             return 200, self._operations[operation](asked)
-        except LogsError as error:
-            return _refusal(error.kind, str(error))
-        except PatternError as error:
-            return _refusal("InvalidParameterException", str(error))
-        except (KeyError, TypeError, ValueError) as error:
-            return _refusal("InvalidParameterException", f"{operation} cannot be read: {type(error).__name__} {error}")
+        except (LogsError, KeyError, TypeError, ValueError) as error:
+            return refusal(operation, error)
 
     # -- groups and streams -------------------------------------------------------------------------------------
 
@@ -331,6 +326,15 @@ def _page(name: str, found: Sequence[object], asked: Document, most: int) -> Doc
     start = int(asked.get("nextToken") or 0)
     end = start + _limit(asked, most)
     return {name: found[start:end]} | ({"nextToken": str(end)} if end < len(found) else {})
+
+
+def refusal(operation: str, error: Exception) -> tuple[int, Document]:
+    """HTTP status and document for what an operation raised: LogsError, PatternError, or what bad input raises."""
+    if isinstance(error, LogsError):
+        return _refusal(error.kind, str(error))
+    if isinstance(error, PatternError):
+        return _refusal("InvalidParameterException", str(error))
+    return _refusal("InvalidParameterException", f"{operation} cannot be read: {type(error).__name__} {error}")
 
 
 def _refusal(kind: str, message: str) -> tuple[int, Document]:

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
-from local_stack import LocalStack, local_stack
+from local_stack import SESSION, LocalStack, local_stack
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +200,26 @@ def test_insights_queries_are_answered(stack: LocalStack):
         with pytest.raises(ClientError) as caught:
             call(**wanted)
         assert caught.value.response["Error"]["Code"] == code
+
+
+def test_live_tail_tells_lines_as_they_come(stack: LocalStack):
+    """boto3 reads the stream: its own decoder checks lengths and checksums."""
+    logs = SESSION.client(
+        "logs", endpoint_url=stack.ready["aws_endpoint_url"], region_name="us-east-1", aws_access_key_id="test",
+        aws_secret_access_key="test", config=Config(inject_host_prefix=False),
+    )  # fmt: skip
+    arn = f"arn:aws:logs:us-east-1:123456789012:log-group:{stack.ready['log_group']}"
+    asked = {"logGroupIdentifiers": [arn], "logEventFilterPattern": '"tailed"'}
+    stream = logs.start_live_tail(**asked)["responseStream"]
+    updates = iter(stream)
+    started = next(updates)["sessionStart"]
+    assert (started["logGroupIdentifiers"], started["logEventFilterPattern"]) == ([arn], '"tailed"')
+    stack.call({"do": "print", "text": "tailed ünd true\nnot this"})
+    while not (results := next(updates)["sessionUpdate"]["sessionResults"]):
+        pass
+    assert [result["message"] for result in results] == ["tailed ünd true\n"]
+    assert results[0]["logGroupIdentifier"] == f"123456789012:{stack.ready['log_group']}"
+    stream.close()
+    for wrong in ({"logGroupIdentifiers": [arn + "-none"]}, {**asked, "logEventFilterPattern": "{ $.x"}):
+        with pytest.raises(ClientError):
+            logs.start_live_tail(**wrong)
