@@ -34,6 +34,13 @@ class ErrorGroup:
     sample: Problem
 
 
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """What `ops logs errors --json` prints, schema ops-errors/1."""
+
+    groups: list[ErrorGroup]
+
+
 def group(problems: Iterable[Problem]) -> list[ErrorGroup]:
     """The groups, the most frequent first, then the latest."""
     groups: dict[tuple[str, str], ErrorGroup] = {}

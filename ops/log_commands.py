@@ -215,7 +215,8 @@ def _errors(args: argparse.Namespace, around: Surroundings) -> int:
     ledger = fold(read_events(folder / EVENTS))
     groups = error_groups.group(ledger.problems)
     if args.json:
-        around.out.write(json.dumps([asdict(g) for g in groups], ensure_ascii=False, indent=2) + "\n")
+        told = {"schema": "ops-errors/1"} | asdict(error_groups.ErrorReport(groups))
+        around.out.write(json.dumps(told, ensure_ascii=False, indent=2) + "\n")
     else:
         _print_groups(groups, around)
     around.say(f"{len(ledger.problems)} problems in {len(ledger.invocations)} invocations, {len(groups)} groups")

@@ -81,6 +81,13 @@ class MemoryAdvice:
     link: str
 
 
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What `ops tune memory --from --json` prints, schema ops-tune-prediction/1; nothing of it is confirmed."""
+
+    options: list[Estimate]
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `ops tune` and its commands."""
     commands = parser.add_subparsers(dest="tune_command", required=True, metavar="COMMAND")
@@ -215,7 +222,8 @@ def _predict(args: argparse.Namespace, around: Surroundings) -> int:
     ledger = fold(read_events(source / EVENTS))
     options = predict_from_logs(ledger, _sizes(args.sizes), Pricing(args.arch, args.gateway))
     if args.json:
-        around.out.write(json.dumps([asdict(option) for option in options], indent=2) + "\n")
+        told = {"schema": "ops-tune-prediction/1"} | asdict(Prediction(options))
+        around.out.write(json.dumps(told, indent=2) + "\n")
     else:
         around.out.write(tables.estimates_text(options, chosen_mb=None))
     around.say("Predicted from CPU time at one size and not confirmed: measure before you choose.")

@@ -28,9 +28,10 @@ from load.server_side import ServerSide
 from load.summary import Summary as LoadSummary
 from ops.concurrency_advice import ConcurrencyAdvice
 from ops.diagnosis import Finding
+from ops.error_groups import ErrorReport
 from ops.summary import Summary as LogSummary
 from ops.timeout_advice import TimeoutAdvice
-from ops.tune import MemoryAdvice
+from ops.tune import MemoryAdvice, Prediction
 
 ROOT = Path(__file__).resolve().parents[1]
 # The name that a document has in `schema`, and what it is made from.
@@ -48,6 +49,8 @@ MODELS: dict[str, tuple[str, Any]] = {
     "compare/1": ("load/schemas/compare-1.json", CompareReport),
     "ops-report/1": ("ops/schemas/ops-report-1.json", LogSummary),
     "ops-finding/1": ("ops/schemas/ops-finding-1.json", Finding),
+    "ops-errors/1": ("ops/schemas/ops-errors-1.json", ErrorReport),
+    "ops-tune-prediction/1": ("ops/schemas/ops-tune-prediction-1.json", Prediction),
     "ops-tune-memory/1": ("ops/schemas/ops-tune-memory-1.json", MemoryAdvice),
     "ops-tune-timeout/1": ("ops/schemas/ops-tune-timeout-1.json", TimeoutAdvice),
     "ops-tune-concurrency/1": ("ops/schemas/ops-tune-concurrency-1.json", ConcurrencyAdvice),

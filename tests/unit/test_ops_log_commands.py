@@ -17,6 +17,7 @@ from ops.command import Surroundings
 from ops.failures import UsageError
 from ops.invocations import Problem, fold
 from ops.logs import LogEvent, Pace, event_line, read_events
+from tests.published_schemas import validated
 
 GROUP = "/aws/lambda/code-interpreter"
 A, B, C = (f"{c * 8}-0000-4000-8000-000000000000" for c in "abc")
@@ -242,6 +243,9 @@ def test_errors_are_grouped_with_a_sample(aws, tmp_path):
     assert f"sample {B}" in out
     assert "1 problems in 2 invocations" in err
     assert len(list(read_events(tmp_path / "events.jsonl"))) == len(TWO_REQUESTS)
+    _, out, _ = ops(aws, "errors", "--json", "--out", str(tmp_path / "again"))
+    told = json.loads(out)
+    assert (validated(told), told["groups"][0]["sample"]["kind"]) == ("ops-errors/1", "timeout")
 
 
 def test_search_filters_and_writes_csv(aws):

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -30,7 +30,7 @@ from ops.invocations import fold
 from ops.logs import LogEvent
 from ops.memory_model import DEFAULT_SIZES, Pricing
 from ops.settings_file import read_setting, write_setting
-from ops.tune import Goal, predict_from_logs, tune_memory
+from ops.tune import Goal, Prediction, predict_from_logs, tune_memory
 from tests.published_schemas import validated
 
 NAME = "code-interpreter"
@@ -390,6 +390,7 @@ def test_one_size_in_the_logs_predicts_the_others_by_cpu_time():
     assert options[512].mean_ms == pytest.approx(duration)
     assert options[1769].mean_ms == pytest.approx(30)
     assert options[1024].mean_ms == pytest.approx(10 + 20 * 1769 / 1024)
+    assert validated(asdict(Prediction(list(options.values()))) | {"schema": "ops-tune-prediction/1"})
 
 
 @pytest.mark.parametrize("events", [[], list(logged_calls(1)), [e for e in logged_calls() if "REPORT" in e.message]])

@@ -25,7 +25,7 @@ def test_the_published_schema_is_what_the_model_writes(name: str, path: Path, sc
 @pytest.mark.parametrize("name", NAMES)
 def test_a_document_of_another_version_or_without_a_member_is_refused(name: str) -> None:
     schema = published(name)
-    assert len(schema["required"]) > 2, "a schema that asks for nothing cannot fail"
+    assert len(schema["required"]) > 1, "a schema that asks for nothing cannot fail"
     with pytest.raises(jsonschema.ValidationError):
         validated({} if name in UNNAMED else {"schema": name}, name)
     if name not in UNNAMED:
