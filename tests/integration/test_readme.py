@@ -327,6 +327,7 @@ def test_the_example_settings_can_be_copied(tmp_path: Path) -> None:
     assert said.stdout.strip().isdecimal(), said.stderr
 
 
+@pytest.mark.alone  # another test may be installing the same tool at the same time
 def test_the_templates_are_valid() -> None:
     for tool in ("sam", "checkov"):
         made = subprocess.run(["sh", "sam/tool.sh", tool], cwd=ROOT, capture_output=True, text=True)
