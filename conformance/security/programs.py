@@ -16,7 +16,9 @@ class Program(BaseModel):
     """One entry of the corpus. Attacks and persistence call leaked() only after seeing their effect.
 
     `judge` says by what an attack is judged: the marker it prints, or the answer around what it prints (`answer`), its
-    measured usage (`usage`), or the refusal that must stay on record (`refusal`). `safe: false` keeps a program out of
+    measured usage (`usage`), or the refusal that must stay on record (`refusal`). A probe's `second` call is made with
+    `second_requirements`, where `{nonce}` stands for that of the run, and its `after` call looks at what has become of
+    them and removes what the first has laid. `safe: false` keeps a program out of
     a default run: it may end the process it runs in, or needs the endpoint's limits to end it.
     """
 
@@ -30,6 +32,8 @@ class Program(BaseModel):
     kind: Kind = "attack"
     program: str
     second: str | None = None
+    second_requirements: tuple[str, ...] | None = None
+    after: str | None = None
     compare: Literal["equal"] | None = None
     judge: Literal["marker", "answer", "usage", "refusal"] = "marker"
     requirements: tuple[str, ...] | None = None

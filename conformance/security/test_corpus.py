@@ -143,7 +143,7 @@ def _run(judged: Judged, client: Client, discovery: Discovery, limit_s: float | 
         return outcome
 
     if program.requirements is not None:
-        if "requirements" not in str(discovery.tools[discovery.interpreter.tool].get("inputSchema")):
+        if not _takes_requirements(discovery):
             return "UNSUPPORTED", "execute_python takes no requirements"
         return judge_package(call(program.program, patience_s=INSTALL_PATIENCE_S))
     if program.kind == "benign":
@@ -162,13 +162,29 @@ def _run(judged: Judged, client: Client, discovery: Discovery, limit_s: float | 
     return judge_attack(call(code), marker)
 
 
+def _takes_requirements(discovery: Discovery) -> bool:
+    return "requirements" in str(discovery.tools[discovery.interpreter.tool].get("inputSchema"))
+
+
 def _two_calls(program: Program, client: Client, discovery: Discovery, marker: Marker) -> tuple[Verdict, str]:
-    """Makes both calls until one environment has served both, where environments have names."""
+    """Makes both calls until one environment has served both, where environments have names, and the one after them."""
     assert program.second is not None
+    era, prelude = discovery.call_era, marker.prelude()
+    given = program.second_requirements
+    if given is not None and not _takes_requirements(discovery):
+        return "UNSUPPORTED", "execute_python takes no requirements"
+    requirements = None if given is None else tuple(one.format(nonce=marker.nonce) for one in given)
+    patience_s = None if given is None else INSTALL_PATIENCE_S
     for _ in range(SAME_ENVIRONMENT_ROUNDS):
-        first = execute(client, discovery.call_era, marker.prelude() + program.program)
+        first = execute(client, era, prelude + program.program)
         for _ in range(SECOND_CALLS):
-            second = execute(client, discovery.call_era, marker.prelude() + program.second)
+            code = prelude + program.second
+            second = execute(client, era, code, timeout_s=patience_s, requirements=requirements)
+            if program.after is not None:
+                after = execute(client, era, prelude + program.after)
+                verdict, evidence = judge_pair(program, first, after, marker)
+                if verdict == "LEAKED":
+                    return verdict, evidence
             verdict, evidence = judge_pair(program, first, second, marker)
             if verdict == "LEAKED" or first.environment_id is None or first.environment_id == second.environment_id:
                 return verdict, evidence
