@@ -2,7 +2,8 @@
 
 The levers, each measured (`make bench`): bytecode is shipped; Starlette serves without FastAPI; the MCP SDK's package
 files, which import its client and its high-level server, are left out, and so is uvicorn, which sse-starlette imports
-where it finds it; pydantic builds validators on first use and looks for no plugins. Only the handler does this.
+where it finds it; pydantic builds validators, of models and of unions, on first use and looks for no plugins. Only the
+handler does this.
 """
 
 from __future__ import annotations
@@ -19,11 +20,23 @@ def trim() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     import pydantic
 
-    # hundreds of protocol models, of which a call uses a few
+    # hundreds of protocol models and their unions, of which a call uses a few
     pydantic.BaseModel.model_config = pydantic.ConfigDict(defer_build=True)
+    pydantic.TypeAdapter._defer_build = property(lambda _adapter: True)  # type: ignore[assignment,method-assign]
     sys.modules.setdefault("uvicorn", None)  # type: ignore[arg-type]  # "not importable", as sse-starlette allows
     for name in ("mcp", "mcp.server"):
         _without_its_init(name)
+    rebuild = vars(pydantic.BaseModel)["model_rebuild"]
+    pydantic.BaseModel.model_rebuild = _later  # type: ignore[method-assign,assignment]
+    try:
+        import mcp_types  # noqa: F401
+    finally:
+        pydantic.BaseModel.model_rebuild = rebuild  # type: ignore[method-assign]
+
+
+@classmethod  # type: ignore[misc]
+def _later(_model: type, **_options: object) -> None:
+    """In place of a rebuild whose forward references can all be found when the model is first used."""
 
 
 def _without_its_init(name: str) -> None:
