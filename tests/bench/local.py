@@ -190,16 +190,18 @@ async def soak(stack: LocalStack, minutes: float, rate: float) -> list[int]:
 
     The stack keeps log lines up to a limit, which it reaches in the first minutes: growth is judged from there on.
     """
-    resident, waiting, failed = [], set(), 0
+    resident, waiting, failed = [], set(), []
     connections: list[Any] = []
     began = time.perf_counter()
 
     async def call() -> None:
-        nonlocal failed
         connection = connections.pop() if connections else await connect(stack)
-        status, _ = await post(connection, "/dev/lambda/mcp", ASK)
-        failed += status != 200
+        called = time.perf_counter()
+        status, body = await post(connection, "/dev/lambda/mcp", ASK)
         connections.append(connection)
+        if status != 200:
+            after, took = called - began, time.perf_counter() - called
+            failed.append(f"{status} {body[:200]!r} at {after:.1f} s after {took:.2f} s, {len(waiting)} in flight")
 
     for number in range(int(minutes * 60 * rate)):
         await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
@@ -211,7 +213,7 @@ async def soak(stack: LocalStack, minutes: float, rate: float) -> list[int]:
             resident.append(pages * os.sysconf("SC_PAGE_SIZE") // 2**20)
             print(f"  {number / rate / 60:5.1f} min  {resident[-1]} MB", file=sys.stderr)
     await asyncio.gather(*waiting)
-    assert not failed, f"{failed} calls failed"
+    assert not failed, f"{len(failed)} calls failed: {failed[:5]}"
     return resident
 
 
@@ -244,7 +246,8 @@ def main() -> None:
         append(options.out, row(f"{started} environments started at once", [took], judged="ours", unit="s"))
         append(options.out, row("of them started again", [float(anew)], goal=0, judged="ours", unit="environments"))
     if options.soak:
-        with _stack("--concurrency", str(environments), "--memory", "512", "--keep-logs", "1") as stack:
+        with _stack("--concurrency", "20", "--memory", "512", "--keep-logs", "1") as stack:
+            asyncio.run(one_after_another(stack, 20))  # else calls pile up behind the first cold start
             resident = asyncio.run(soak(stack, options.soak, 20))
         settled = resident[min(FULL_LOG_LOOKS, len(resident) - 1) :]
         grown = float(settled[-1] - settled[0])
