@@ -155,7 +155,7 @@ def test_retention_drops_what_is_too_old():
             "InvalidParameterException",
             id="out-of-order",
         ),
-        pytest.param("StartQuery", b"{}", "UnknownOperationException", id="insights"),
+        pytest.param("PutMetricFilter", b"{}", "UnknownOperationException", id="not-here"),
     ],
 )
 def test_refusals(operation: str, body: bytes, kind: str):
