@@ -32,13 +32,15 @@ EPILOG = """examples:
   python -m check gate --function code-interpreter
   python -m check gate --function code-interpreter --endpoint https://…/prod/lambda/mcp/ --suite="-n 4 --strict"
   python -m check gate --function code-interpreter --candidate 12 --ab="smoke --rate 10 --duration 120 --effect 10"
+  python -m check gate --candidate https://…/candidate/lambda/mcp/ --previous https://…/prod/lambda/mcp/
 
 What is judged is $LATEST, published, or the version that --candidate names. The alias must be the one that the API
 calls (PIsolation=snap_start makes `live`). It needs lambda:GetFunctionConfiguration, PublishVersion, InvokeFunction,
-GetAlias and UpdateAlias.
+GetAlias and UpdateAlias. With two URLs nothing is moved: two deployments are judged, and what follows is the caller's.
 
-exit codes: 0 promoted, 1 a gate failed or the promotion was rolled back, 2 usage or configuration, 3 unreachable or
-            refused, 4 inconclusive (also: nothing new to judge), 130 interrupted. Only after 0 has the alias moved.
+exit codes: 0 promoted (of two URLs: passed), 1 a gate failed or the promotion was rolled back, 2 usage or
+            configuration, 3 unreachable or refused, 4 inconclusive (also: nothing new to judge), 130 interrupted.
+            Only after 0 has the alias moved.
 """
 GATEWAY_S = 29  # how long API Gateway would wait for the function
 SUITE = "-n 4"
@@ -46,21 +48,24 @@ MOST_FAILED = 0.01  # the share of calls that may fail under load, whatever the 
 NOT_JUDGED = ("in_flight", "dropped")  # outcomes that say something of the generator only
 AB = "smoke --duration 60 --rounds 4 --effect 20"
 
-Outcome = Literal["promoted", "refused", "rolled back"]
+Outcome = Literal["promoted", "passed", "refused", "rolled back"]
 RunStep = Callable[..., Step]
 
 
 class GateRecord(BaseModel):
-    """gate.json, schema deploy-gate/1. `serves` is the version behind the alias when the gate ended."""
+    """gate.json, schema deploy-gate/1. `previous` and `candidate` are versions of `function`, or two URLs.
+
+    `serves` is the version behind the alias when the gate ended; of two URLs nothing is known or moved.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     schema_: Literal["deploy-gate/1"] = Field(default="deploy-gate/1", alias="schema")
-    function: str
-    alias: str
+    function: str | None
+    alias: str | None
     previous: str
     candidate: str
-    serves: str
+    serves: str | None
     outcome: Outcome
     exit_code: int
     reason: str
@@ -97,9 +102,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         epilog=EPILOG.replace("python -m check", COMMAND),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--function", required=True, metavar="NAME", help="the Lambda function")
+    parser.add_argument("--function", metavar="NAME", help="the Lambda function")
     parser.add_argument("--alias", default="live", help="the alias that the API calls (live)")
-    parser.add_argument("--candidate", metavar="N", help="a published version (default: $LATEST is published)")
+    parser.add_argument(
+        "--candidate", metavar="N|URL", help="a published version (default: $LATEST is published), or an endpoint"
+    )
+    parser.add_argument("--previous", metavar="URL", help="the endpoint that a candidate's URL is judged beside")
     parser.add_argument(
         "--endpoint", metavar="URL", help="checked after the promotion (default MCP_ENDPOINT_URL, else by Invoke)"
     )
@@ -107,7 +115,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--ab", default=AB, metavar="OPTIONS", help=f"profile and options of load ab ({AB!r})")
     parser.add_argument("--out", type=Path, metavar="DIR", help="records and reports (default out/gate-<UTC time>)")
     parser.add_argument("--json", action="store_true", help="gate.json on stdout instead of lines")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    by_url = bool(options.candidate and options.candidate.startswith(("http://", "https://")))
+    if by_url == bool(options.function) or by_url != bool(options.previous):
+        parser.error("give --function NAME, or both --candidate URL and --previous URL")
+    return options
 
 
 def run(argv: list[str]) -> int:
@@ -133,12 +145,17 @@ def run(argv: list[str]) -> int:
     else:
         for step in record.steps:
             print(f"{step.name:<12} {step.verdict}")
-        print(f"{record.outcome}: {record.reason}; {record.alias} is version {record.serves}   {out}")
+        serves = f"; {record.alias} is version {record.serves}" if record.alias else ""
+        print(f"{record.outcome}: {record.reason}{serves}   {out}")
     return record.exit_code
 
 
 def judge(options: argparse.Namespace, out: Path, started: datetime) -> GateRecord:
     """All of it. Raises StepFailed where it cannot begin."""
+    if not options.function:
+        out.mkdir(parents=True, exist_ok=True)
+        steps, outcome, reason = decide(None, (options.previous, options.candidate), "", options, out, run_step)
+        return record_of(options.previous, options.candidate, started, steps, outcome, reason)
     with aws_sentences():
         client = lambda_client()
         release, per_tenant = release_of(client, options.function, options.alias, options.candidate)
@@ -148,17 +165,29 @@ def judge(options: argparse.Namespace, out: Path, started: datetime) -> GateReco
         endpoint = options.endpoint or os.environ.get("MCP_ENDPOINT_URL") or bridged.endpoint(release.alias)
         urls = (bridged.endpoint(release.previous), bridged.endpoint(release.candidate))
         steps, outcome, reason = decide(release, urls, endpoint, options, out, run_step)
+    return record_of(release.previous, release.candidate, started, steps, outcome, reason, release)
+
+
+def record_of(
+    previous: str,
+    candidate: str,
+    started: datetime,
+    steps: list[Step],
+    outcome: Outcome,
+    reason: str,
+    release: Release | None = None,
+) -> GateRecord:
+    """What is written down of a gate that has ended."""
     code = gravest([step.exit_code for step in steps])
     if (outcome == "rolled back" and code != 130) or (outcome == "refused" and code == 0):
         code = 1
-    serves = release.candidate if outcome == "promoted" else release.previous
     return GateRecord(
         schema="deploy-gate/1",
-        function=release.function,
-        alias=release.alias,
-        previous=release.previous,
-        candidate=release.candidate,
-        serves=serves,
+        function=release.function if release else None,
+        alias=release.alias if release else None,
+        previous=previous,
+        candidate=candidate,
+        serves=(candidate if outcome == "promoted" else previous) if release else None,
         outcome=outcome,
         exit_code=code,
         reason=reason,
@@ -168,11 +197,17 @@ def judge(options: argparse.Namespace, out: Path, started: datetime) -> GateReco
 
 
 def decide(
-    release: Release, urls: tuple[str, str], endpoint: str, options: argparse.Namespace, out: Path, run_step: RunStep
+    release: Release | None,
+    urls: tuple[str, str],
+    endpoint: str,
+    options: argparse.Namespace,
+    out: Path,
+    run_step: RunStep,
 ) -> tuple[list[Step], Outcome, str]:
     """Run the gates until one does not pass; after all, promote, check what clients now get, and roll back if need be.
 
-    `urls` are the previous version's endpoint and the candidate's; `endpoint` is the one that clients call.
+    `urls` are the previous version's endpoint and the candidate's; `endpoint` is the one that clients call. Without a
+    release there is nothing to promote.
     """
     previous, candidate = urls
     profile, *ab = shlex.split(options.ab)
@@ -188,6 +223,8 @@ def decide(
             return steps, "refused", f"{name}: {steps[-1].verdict}"
     if failing := more_failures(out / "load-ab" / "records"):
         return steps, "refused", failing
+    if release is None:
+        return steps, "passed", "conformance and load passed"
     with aws_sentences():
         release.point_at(release.candidate)
     say(f"{release.alias} points at version {release.candidate}; smoke checks at {endpoint} ...")

@@ -213,6 +213,40 @@ def test_a_version_that_fails_under_load_is_refused_however_fast(
     assert alias.points == ("2" if outcome == "promoted" else "1")
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param(["--candidate", "7"], id="a-version-of-nothing"),
+        pytest.param(["--candidate", "http://c/"], id="beside-nothing"),
+        pytest.param(["--function", "f", "--candidate", "http://c/", "--previous", "http://p/"], id="both"),
+        pytest.param(["--function", "f", "--previous", "http://p/"], id="a-url-beside-versions"),
+    ],
+)
+def test_it_is_told_what_to_judge(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate.run(argv) == 2
+    assert "give --function NAME, or both --candidate URL and --previous URL" in capsys.readouterr().err
+
+
+def test_two_urls_are_judged_and_nothing_is_moved(
+    product: LocalStack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same endpoint twice, and then one that is not there."""
+    url = product.ready["endpoint"]
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(PROFILE)
+    short = ["--suite=--smoke", f"--ab={profile} --rounds 2 --effect 400", "--json", "--out"]
+    code = gate.run(["--candidate", url, "--previous", url, *short, str(tmp_path / "same")])
+    record = json.loads(capsys.readouterr().out)
+    assert validated(record) == "deploy-gate/1"
+    assert (record["alias"], record["serves"], len(record["steps"])) == (None, None, 2)
+    # On a busy machine the load may be inconclusive; that it passes is shown with the versions above.
+    assert (code, record["outcome"]) in ((0, "passed"), (4, "refused"))
+    dead = "http://127.0.0.1:9/lambda/mcp/"
+    assert gate.run(["--candidate", dead, "--previous", url, *short, str(tmp_path / "dead")]) == 3
+    assert json.loads(capsys.readouterr().out)["outcome"] == "refused"
+
+
 def test_an_alias_that_somebody_else_moved_is_left_to_them(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="PreconditionFailedException"):
         decided(Alias(moves=0), tmp_path)
