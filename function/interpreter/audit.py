@@ -19,6 +19,7 @@ from interpreter.judges import REFUSED_MODULES, Judge, Policy, attachments, exac
 
 REFUSED = b"refused: "  # begins a line on the trace pipe that names a refused operation
 MAX_NAME = 1000
+UNTOLD = 71
 
 _SLOTS = 128
 
@@ -37,7 +38,8 @@ SecurityError.__module__ = "builtins"  # tracebacks name it as users know it
 def install(policy: Policy, trace_fd: int) -> None:
     """Refuse, from now on and for the life of this process, what `policy` does not allow.
 
-    Each refusal is told on `trace_fd` at once, from where the code cannot take it back, and raised.
+    Each refusal is told on `trace_fd` at once, from where the code cannot take it back, and raised. One that cannot be
+    told, since the code has closed or exchanged that descriptor, ends the process with UNTOLD.
     """
     table = _table(judges(policy) | {"object.__setattr__": _our_functions()})
     _refuse_unaudited(policy)
@@ -54,19 +56,25 @@ def _table(judges: dict[str, Judge]) -> tuple[tuple[tuple[str, Judge], ...], ...
 
 
 def _hook(table: Any, trace_fd: int) -> Callable[[str, tuple[Any, ...]], None]:
+    pipe = os.fstat(trace_fd)
+
     def hook(
         event: str, args: tuple[Any, ...], table: Any = table, slots: int = _SLOTS, hash_of: Any = hash,
-        trace_fd: int = trace_fd, write: Any = os.write, tells: bytes = REFUSED, most: int = MAX_NAME,
-        encode: Any = str.encode, error: Any = SecurityError, os_error: Any = OSError,
+        trace_fd: int = trace_fd, inode: int = pipe.st_ino, device: int = pipe.st_dev, fstat: Any = os.fstat,
+        write: Any = os.write, tells: bytes = REFUSED, most: int = MAX_NAME, encode: Any = str.encode,
+        error: Any = SecurityError, any_error: Any = BaseException, leave: Any = os._exit, untold: int = UNTOLD,
     ) -> None:  # fmt: skip
         for name, judge in table[hash_of(event) % slots]:
             if name == event:
                 operation = judge(args)
                 if operation is not None:
-                    try:  # noqa: SIM105  # contextlib could be changed
+                    try:
+                        found = fstat(trace_fd)
+                        if found.st_ino != inode or found.st_dev != device:
+                            leave(untold)
                         write(trace_fd, tells + encode(operation[:most], "utf-8", "replace") + b"\n")
-                    except os_error:
-                        pass  # the code has closed it, which the host sees
+                    except any_error:
+                        leave(untold)
                     raise error(operation)
 
     return hook

@@ -86,7 +86,7 @@ REFUSED_MODULES = frozenset(
     "_testcapi _testinternalcapi _testlimitedcapi _testbuffer _testimportmultiple _testmultiphase _testsinglephase "
     "_testclinic _testclinic_limited _testexternalinspection _xxtestfuzz xxlimited xxlimited_35 _xxsubinterpreters "
     "_xxinterpchannels _xxinterpqueues _interpreters _interpchannels _interpqueues readline _dbm _gdbm "
-    "_posixshmem".split()
+    "_posixshmem _tkinter".split()
 )
 # Modules that were replaced in part; made anew they would have their originals again.
 _NOT_ANEW = frozenset(("_posixsubprocess", "_socket", "_signal", "_cffi_backend", "_ctypes", "mmap", *REFUSED_MODULES))
@@ -134,11 +134,12 @@ def exact(
 def _normal(
     path: Any, exact: Any = exact, kind: Any = type, whole: Any = int, getcwd: Any = os.getcwd,
     starts: Any = str.startswith, split: Any = str.split, join: Any = str.join, unknown: Any = UNKNOWN,
+    readlink: Any = os.readlink, no_link: Any = OSError, threads: Any = _thread._count,
 ) -> str | None:  # fmt: skip
-    """Absolute path without `.` and `..`; None for a descriptor. By text: links lead only downwards here.
+    """Absolute path without `.` and `..`; None for a descriptor. By text: links of the code's own lead downwards.
 
-    A relative path that climbs above where it starts comes back as it is, hence as no allowed one: the working
-    directory can be changed between this look and C's, and a `dir_fd` is not always told.
+    What could mean something else to the kernel comes back as no allowed path: `..` behind one of the system's links; a
+    relative path that climbs above where it starts, or has `..` in it while another thread could change where that is.
     """
     if kind(path) is whole:
         return None
@@ -149,10 +150,14 @@ def _normal(
     absolute = starts(name, "/")
     for part in split(name, "/"):
         if part == "..":
-            if parts:
-                parts.pop()
-            elif not absolute:
+            if not absolute and (not parts or threads()):
                 return name  # type: ignore[no-any-return]
+            if parts:
+                try:
+                    readlink(join("/", ("", *parts) if absolute else parts))
+                    return unknown + name  # type: ignore[no-any-return]
+                except no_link:
+                    parts.pop()
         elif part and part != ".":
             parts.append(part)
     return join("/", ("" if absolute else getcwd(), *parts)) or "/"
@@ -169,6 +174,11 @@ def _within(path: str, area: Area, starts: Any = str.startswith) -> bool:
     return path in area[0] or starts(path, area[1])
 
 
+def _relative_up(path: Any, exact: Any = exact, starts: Any = str.startswith, split: Any = str.split) -> bool:
+    name = exact(path)
+    return name is not None and not starts(name, "/") and ".." in split(name, "/")
+
+
 # ---- files ------------------------------------------------------------------------------------------------------
 
 
@@ -180,11 +190,13 @@ def _paths(policy: Policy) -> dict[str, Judge]:
 
     def opens(
         args: tuple[Any, ...], normal: Any = _normal, may_read: Any = may_read, write: Area = write,
-        within: Any = _within, flags_of_writing: int = _WRITE_FLAGS,
+        within: Any = _within, flags_of_writing: int = _WRITE_FLAGS, relative_up: Any = _relative_up,
     ) -> str | None:  # fmt: skip
         path, mode = normal(args[0]), args[1]
         if path is None:
             return None
+        if mode is None and relative_up(args[0]):  # os.open, which may have been given a `dir_fd`
+            return f"open({path!r})"
         writes = args[2] & flags_of_writing
         if mode is not None and not writes:
             writes = "w" in mode or "a" in mode or "x" in mode or "+" in mode
@@ -207,15 +219,15 @@ def _paths(policy: Policy) -> dict[str, Judge]:
         def judge(
             args: tuple[Any, ...], name: str = name, positions: Any = positions, normal: Any = _normal,
             exact: Any = exact, write: Area = write, within: Any = _within, starts: Any = str.startswith,
+            relative_up: Any = _relative_up,
         ) -> str | None:  # fmt: skip
             for position, dir_fd in positions:
-                path = normal(args[position])
-                if path is None or within(path, write):
-                    continue
-                # Below a directory that was opened, hence one that could be read, it need not be below this one.
-                name_given = exact(args[position])
-                relative = name_given is not None and not starts(name_given, "/")
-                if relative and path != name_given and dir_fd is not None and args[dir_fd] >= 0:  # and does not climb
+                path, given = normal(args[position]), exact(args[position])
+                if given is not None and not starts(given, "/") and dir_fd is not None and args[dir_fd] >= 0:
+                    # Below a directory that was opened, hence one that could be read; not the working directory.
+                    if not relative_up(given):
+                        continue
+                elif path is None or within(path, write):
                     continue
                 return f"{name}({path!r})"
             return None

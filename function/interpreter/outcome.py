@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
+from interpreter.audit import UNTOLD
 from interpreter.child import FILENAME
 from interpreter.execution import ChildReport, ErrorType, Execution, ExecutionError, File, Output, Usage
 from interpreter.files import FileError, Left, Returned
@@ -124,6 +125,9 @@ def _explain_end(watched: Watched, timeout_s: float) -> ExecutionError:
             return ExecutionError(type="timeout", name=name, message="the CPU time limit of this run was reached")
         return ExecutionError(type="crashed", name=name, message=f"the code's process was ended by {name}", line=line)
     code = os.waitstatus_to_exitcode(status)
+    if code == UNTOLD:
+        message = "the code closed the descriptor that refusals are told on, and was refused an operation"
+        return ExecutionError(type="security", name="SecurityError", message=message)
     return ExecutionError(type="exit", name="SystemExit", message=f"the code ended its process with status {code}")
 
 

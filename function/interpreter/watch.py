@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from interpreter.audit import MAX_NAME, REFUSED
-from interpreter.child import TRACE
 from interpreter.confinement import Limits
 from interpreter.execution import ErrorType
 from interpreter.outputs import cut
@@ -33,7 +32,7 @@ PIPE_LINE = 4096  # bytes; what the audit layer and faulthandler write is shorte
 POLL_S = 0.05  # how often limits are looked at while the code says nothing
 DRAIN_S = 0.25  # how long a pipe may stay open after the child has ended and its strays are dead
 REAP_S = 2.0  # how long a killed child may take to be reported
-STREAMS = ("stdout", "stderr", "report", "trace")
+STREAMS = ("stdout", "stderr", "report", "trace")  # descriptors 1 to 4 of the child
 LOST = -1  # status of a child whose template died: nobody can say how it ended
 
 
@@ -76,18 +75,22 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A child that was kept for a further call (a session): stopped, with the socket it takes that call on."""
+    """A child that was kept for a further call (a session): stopped, with the socket it takes that call on.
+
+    The pipe its refusals are told on is the same for all its calls, for that is how the audit layer knows it.
+    """
 
     pid: int
     channel: socket.socket
     status_fd: int
+    trace_fd: int
 
     def end(self) -> None:
         """Kill it and forget it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self.channel.close()
-        os.close(self.status_fd)
+        _close((self.status_fd, self.trace_fd))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,8 @@ def watch(child: Child, request: Callable[[], dict[str, Any]], bounds: Bounds) -
                 raise TemplateLost("it ended while it waited") from error
         watched = _see_through(child.template, child.pipes, bounds, started, child.pid, given["session"], child.told)
         if given["session"] and watched.status is None and child.pid is not None:
-            watched.held = Held(child.pid, child.channel.dup(), os.dup(child.pipes["status"]))
+            status, trace = (os.dup(child.pipes[name]) for name in ("status", "trace"))
+            watched.held = Held(child.pid, child.channel.dup(), status, trace)
         return watched
     finally:
         child.forget()
@@ -191,13 +195,14 @@ def resume(held: Held, template: Template, request: dict[str, Any], bounds: Boun
     pipes: dict[str, int] = {}
     theirs: list[int] = []
     try:
-        _open_pipes(pipes, theirs, STREAMS)
+        _open_pipes(pipes, theirs, STREAMS[:-1])
         with contextlib.suppress(OSError):  # it is gone, which its status will tell
             os.killpg(held.pid, signal.SIGCONT)
             _send_framed(held.channel, request, theirs)
         _close(theirs)
         theirs.clear()
-        watched = _see_through(template, pipes | {"status": held.status_fd}, bounds, started, held.pid, True)
+        lasting = {"status": held.status_fd, "trace": held.trace_fd}
+        watched = _see_through(template, pipes | lasting, bounds, started, held.pid, True)
     finally:
         _close([*theirs, *pipes.values()])
     watched.cpu_ms = max(watched.cpu_ms - before[0], 0.0)
@@ -293,7 +298,6 @@ class _Watch:
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.partial_status = self.partial_trace = b""
         self.trace_bytes = 0
-        self.deaf = False  # the trace ended before the report came
         self.killed_at = 0.0
         self.selector = selectors.DefaultSelector()
         for name, fd in pipes.items():
@@ -332,7 +336,7 @@ class _Watch:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.watched.pid or 0, signal.SIGSTOP)
         seen = -1
-        while seen != (seen := self.watched.stdout.seen + self.watched.stderr.seen):
+        while seen != (seen := self.watched.stdout.seen + self.watched.stderr.seen + self.trace_bytes):
             self._read(0)
         self.watched.cpu_ms, self.watched.max_rss_kb = _usage(self.watched.pid or 0)
 
@@ -340,7 +344,6 @@ class _Watch:
         return bool(self.selector.get_map())
 
     def _read(self, timeout: float) -> None:
-        trace_ended = False
         for key, _events in self.selector.select(timeout):
             try:
                 chunk = os.read(key.fd, 1 << 16)
@@ -351,12 +354,8 @@ class _Watch:
                 continue
             self.selector.unregister(key.fd)
             self.report_closed |= key.data == "report"
-            trace_ended |= key.data == "trace"
             if key.data == "status" and self.watched.status is None:
                 self._template_died()
-        if trace_ended:
-            self.watched.trace.feed(self.partial_trace)
-            self.deaf = not self.watched.report.seen
 
     def _take(self, name: str, chunk: bytes) -> None:
         if name == "status":
@@ -371,9 +370,6 @@ class _Watch:
                 self._take_trace(line)
             self.partial_trace = self.partial_trace[:PIPE_LINE]  # what is longer is nothing of ours
             return
-        if name == "report" and self.deaf:  # the code has closed the trace, and what it was refused since is unknown
-            self.deaf = False
-            self._take_trace(REFUSED + f"os.close({TRACE})".encode())
         stream: Stream = getattr(self.watched, name)
         kept = stream.feed(chunk)
         if name == "stdout" and kept and self.bounds.on_stdout is not None:
