@@ -6,8 +6,6 @@ the same uid.
 
 from __future__ import annotations
 
-import faulthandler
-
 from interpreter.confinement import close_own_memory, scrub_secrets
 from lean import trim
 
@@ -23,8 +21,6 @@ from app import build_app  # noqa: E402
 from request import Request, process_age_ms  # noqa: E402
 from settings import make_interpreter  # noqa: E402
 from tools import Tools  # noqa: E402
-
-LAST_WORDS_S = 0.5
 
 interpreter = make_interpreter()
 _app = build_app(Tools(lambda: interpreter))
@@ -47,13 +43,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer one API Gateway proxy event (REST v1 or HTTP v2 payload)."""
     global _invocations
     _invocations += 1
-    # Lambda kills without a word; the log then says where every thread of ours was.
-    faulthandler.dump_traceback_later(max(context.get_remaining_time_in_millis() / 1000 - LAST_WORDS_S, 0.1))
     _drop_bad_ports(event)
-    try:
-        return _mangum(event, context)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+    return _mangum(event, context)
 
 
 def _drop_bad_ports(event: dict[str, Any]) -> None:

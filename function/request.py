@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import os
 import time
 import uuid
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+LAST_WORDS_S = 0.5
 FLUSH_MARGIN_S = 1.5  # kept back from Lambda's deadline for reading, cleaning up and answering
 
 ENVIRONMENT_ID = uuid.uuid4().hex
@@ -29,6 +33,18 @@ class Request:
             return None
         left: float = self.context.get_remaining_time_in_millis() / 1000 - FLUSH_MARGIN_S
         return max(left, 0.1)
+
+    @contextlib.contextmanager
+    def last_words(self) -> Iterator[None]:
+        """Lambda kills without a word; what runs past its deadline in here has told before where every thread was."""
+        if self.context is None:
+            yield
+            return
+        faulthandler.dump_traceback_later(max(self.context.get_remaining_time_in_millis() / 1000 - LAST_WORDS_S, 0.1))
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """`X-Lambda-*` and `Server-Timing` (W3C Server Timing), so that a client can tell cold from warm."""

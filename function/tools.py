@@ -32,7 +32,7 @@ from interpreter.execution import Execution
 from interpreter.files import MAX_FILES_IN, Returned
 from interpreter.outcome import Completed, Rich
 from interpreter.packages import MAX_REQUIREMENTS, preinstalled
-from request import current_request
+from request import Request, current_request
 from telemetry import record_call, record_execution
 
 NAME = "lambda-code-interpreter"
@@ -203,9 +203,11 @@ class Tools:
         problem = argument_problem(name, arguments)
         if problem is not None:
             return types.CallToolResult(content=[types.TextContent(type="text", text=problem)], is_error=True)
+        request = current_request() or Request()
         try:
             if name == "execute_python":
-                return await self.execute_python(ExecutePython.model_validate(arguments), report)
+                with request.last_words():
+                    return await self.execute_python(ExecutePython.model_validate(arguments), report)
             if name == "list_preinstalled_packages":
                 return result_of(await anyio.to_thread.run_sync(package_list))
             return result_of(await anyio.to_thread.run_sync(environment_info, self.interpreter))
