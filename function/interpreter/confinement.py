@@ -13,7 +13,6 @@ import os
 import posix
 import resource
 import signal
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -226,16 +225,15 @@ def wipe(directory: str, keep: Iterable[str] = ()) -> None:
 def _empty(fd: int, keep: set[str]) -> None:
     uid = os.getuid()
     with os.scandir(fd) as entries:
-        names = [entry.name for entry in entries]
-    for name in names:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
         if name in keep:
             continue
         with contextlib.suppress(OSError):
-            status = os.lstat(name, dir_fd=fd)
-            if status.st_uid != uid:
+            if not is_directory:
+                os.unlink(name, dir_fd=fd)  # another's is kept by the sticky bit of /tmp
                 continue
-            if not stat.S_ISDIR(status.st_mode):
-                os.unlink(name, dir_fd=fd)
+            if os.lstat(name, dir_fd=fd).st_uid != uid:
                 continue
             os.chmod(name, 0o700, dir_fd=fd)  # the run may have taken its own permission away
             below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
