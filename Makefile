@@ -44,7 +44,8 @@ lint: .venv/.ready ## ruff and mypy --strict
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	cd function && MYPYPATH=. ../$(PY) -m mypy --config-file ../pyproject.toml .
-	$(PY) -m mypy -p sam -p conformance -p load -p ops -p check
+	$(PY) -m mypy -p sam -p conformance -p load -p ops -p check -p lambda_code_interpreter
+	$(PY) -m mypy simple_test_client.py
 
 .PHONY: serve
 serve: .venv/.ready ## the local stack in the foreground; prints the endpoint and AWS_ENDPOINT_URL
@@ -57,6 +58,10 @@ conformance: .venv/.ready ## the suite on an endpoint: make conformance ENDPOINT
 .PHONY: smoke
 smoke: .venv/.ready ## the three checks of the deployment test: make smoke ENDPOINT=URL
 	@$(PY) -m conformance $(ENDPOINT) --smoke
+
+.PHONY: gate
+gate: .venv/.ready ## judge the newest code beside the version that serves, then promote it: make gate FUNCTION=NAME
+	@$(PY) -m check gate --function $(FUNCTION)
 
 .PHONY: load
 load: .venv/.ready ## a load run: make load ENDPOINT=URL PROFILE=smoke
