@@ -21,6 +21,9 @@ from interpreter.kernel import Available
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN")
 
 
+STACK_MB = 8  # what CPython's own limit of recursion in C is made for; more would let a recursion eat the memory
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one run may use. Sizes in MB are of 2**20 bytes."""
@@ -46,6 +49,7 @@ def set_limits(limits: Limits) -> None:
     mb = 1 << 20
     _limit(resource.RLIMIT_AS, _address_space_bytes() + limits.memory_mb * mb)
     _limit(resource.RLIMIT_FSIZE, limits.file_mb * mb)
+    _limit(resource.RLIMIT_STACK, STACK_MB * mb)
     _limit(resource.RLIMIT_NOFILE, limits.open_files)
     _limit(resource.RLIMIT_CORE, 0)
 
@@ -267,7 +271,7 @@ def layers(alone_here: bool, available: Available, *, network: bool, hook: bool)
     secrets_here = [name for name in SECRETS if name in os.environ]
     return [
         ("process", True, "each call is a child of a clean template process and ends with the call"),
-        ("rlimits", True, "address space, CPU, file size, open files, no core"),
+        ("rlimits", True, "address space, CPU, stack, file size, open files, no core"),
         ("nproc", alone_here, "tasks of the uid are capped" if alone_here else shared),
         (
             "sweep",

@@ -126,6 +126,19 @@ def test_failure(run: Run, code: str, type_: str, name: str, line: int | None) -
         assert execution.stdout.startswith("before\n"), "what was printed before the failure is kept"
 
 
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [
+        pytest.param("STACK", 8 << 20, id="stack"),
+        pytest.param("FSIZE", 4 << 20, id="file-size"),
+        pytest.param("NOFILE", 256, id="open-files"),
+        pytest.param("CORE", 0, id="core"),
+    ],
+)
+def test_a_limit_is_hard(run: Run, limit: str, value: int) -> None:
+    assert run(f"import resource\nresource.getrlimit(resource.RLIMIT_{limit})").result == f"({value}, {value})"
+
+
 def test_a_refusal_names_the_operation(run: Run) -> None:
     execution = run("import os\nos.system('id')")
     assert execution.result == "Security Error: Blocked dangerous operation: os.system"
