@@ -14,6 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from .aws import Aws, is_aws_request
+from .console import Console, wants_page
 from .cpu import FULL_VCPU_MB, Share, shares
 from .environment import INIT_LIMIT_S, MB, Site
 from .functions import Clock, Functions, release_as_deployed
@@ -195,7 +196,8 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
     function = functions.add(stack, aws.role_arn)
     aws.lambda_api = LambdaApi(functions, stack)
     await release_as_deployed(function, stack)
-    gateway = Gateway(stack, function, _api_keys(options))
+    api_keys = _api_keys(options)
+    gateway = Gateway(stack, function, api_keys)
     host, port = listening.getsockname()[:2]
     base = f"http://{host}:{port}"
     ready = {
@@ -203,11 +205,24 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
         "aws_endpoint_url": base,
         "log_group": stack.log_group,
         "function_name": stack.function_name,
+        "console": f"{base}/",
     }
+    console = Console(
+        {
+            "endpoint": f"/{stack.stage}/lambda/mcp/",
+            "console": ready["console"],
+            "function_name": stack.function_name,
+            "memory_mb": stack.memory_mb,
+            "timeout_s": stack.timeout_s,
+            "api_key": bool(api_keys),
+        }
+    )
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if is_aws_request(request):
             return await aws.handle(request)
+        if wants_page(request):
+            return console.page()
         if request.path == "/" and request.method == "GET":
             return web.json_response(ready)
         return await gateway.handle(request)
@@ -218,7 +233,7 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
     print(json.dumps(ready), flush=True)
     print(
         f"sam.local: {stack.function_name} with {stack.memory_mb} MB and {stack.timeout_s} s, "
-        f"{function.pool.most} environments at most; Ctrl-C ends it",
+        f"{function.pool.most} environments at most; console at {ready['console']}; Ctrl-C ends it",
         file=sys.stderr,
     )
     try:

@@ -23,6 +23,7 @@ def test_the_ready_line(tmp_path: Path):
             "aws_endpoint_url": base,
             "log_group": "/aws/lambda/echo",
             "function_name": "echo",
+            "console": f"{base}/",
         }
         assert stack.call(method="GET", path="/").body == stack.ready
         assert stack.stop() == 0
