@@ -111,7 +111,7 @@ def apply(available: Available, *, readable: Iterable[str], writable: Sequence[s
     if available.landlock_abi:
         _restrict_files(available.landlock_abi, readable, writable, network)
     if available.seccomp:
-        _install(_program(os.getpid(), network))
+        _install(filter_program(platform.machine(), os.getpid(), network=network))
 
 
 def _check(result: int, what: str) -> int:
@@ -132,9 +132,13 @@ def _deny(code: int) -> bytes:
     return _op(_RET, _ERRNO | code)
 
 
-def _program(pid: int, network: bool) -> bytes:
+def call_number(machine: str, name: str) -> int:
+    return _TABLES[machine][1][name]
+
+
+def filter_program(machine: str, pid: int, *, network: bool) -> bytes:
     """The filter: EPERM, EACCES for sockets, ENOSYS for clone3. Killing would punish libraries that only ask."""
-    arch, numbers = _TABLES[platform.machine()]
+    arch, numbers = _TABLES[machine]
     allow = _op(_RET, _ALLOW)
     program = [
         _op(_LD, _ARCH),
@@ -169,7 +173,11 @@ def _program(pid: int, network: bool) -> bytes:
         _deny(errno.EPERM),
         allow,
     ])  # fmt: skip
-    rule("socketpair", [_op(_LD, _ARG0), _op(_JEQ, 1, 1, 0), _deny(errno.EACCES), allow])
+    # AF_UNIX and SOCK_STREAM: a datagram may be sent elsewhere than to the other end.
+    rule("socketpair", [
+        _op(_LD, _ARG0), _op(_JEQ, 1, 0, 3), _op(_LD, _ARG1), _op(_AND, 0xF), _op(_JEQ, 1, 1, 0),
+        _deny(errno.EACCES), allow,
+    ])  # fmt: skip
     if network:
         rule("socket", [_op(_LD, _ARG0), _op(_JEQ, 2, 2, 0), _op(_JEQ, 10, 1, 0), _deny(errno.EACCES), allow])
     else:

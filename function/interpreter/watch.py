@@ -146,6 +146,8 @@ class Child:
 
     def is_lost(self) -> bool:
         """Whether it has ended while it waited, or its template has, which would tell."""
+        if self.template.process.poll() is not None:
+            return True
         try:
             return self.forked(0.0) and (bool(self.told) or self._something_told(0.0))
         except TemplateLost:

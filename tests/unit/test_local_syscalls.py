@@ -1,31 +1,13 @@
 """Given a system call, this is what the filter answers; judged by running its program, for both architectures."""
 
 import errno
-import struct
 
 import pytest
+from bpf import ARCHITECTURES, run
 
 from sam.local.syscalls import ALLOW, ERRNO, KILL_PROCESS, REFUSED, lambda_filter
 
-ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 EPERM, ENOSYS = ERRNO | errno.EPERM, ERRNO | errno.ENOSYS
-
-
-def run(program: bytes, number: int, architecture: int, argument: int = 0) -> int:
-    """A classic BPF machine, as much of it as a system call filter uses."""
-    data = struct.pack("<iIQ6Q", number, architecture, 0, argument, 0, 0, 0, 0, 0)
-    instructions = list(struct.iter_unpack("HBBI", program))
-    accumulator, at = 0, 0
-    while True:
-        code, yes, no, operand = instructions[at]
-        at += 1
-        if code == 0x20:
-            (accumulator,) = struct.unpack_from("<I", data, operand)
-        elif code == 0x06:
-            return operand
-        else:
-            holds = {0x15: accumulator == operand, 0x25: accumulator > operand, 0x45: bool(accumulator & operand)}[code]
-            at += yes if holds else no
 
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)
