@@ -14,7 +14,8 @@ import yaml
 from local_stack import ROOT, local_stack
 
 from conformance.__main__ import run
-from conformance.security.programs import load
+from conformance.security.programs import Program, load
+from conformance.target import load_profile
 
 # One after another on one worker: together they are two thousand calls.
 RESIDUE = yaml.safe_load((Path(__file__).parent / "residue.yaml").read_text(encoding="utf-8"))
@@ -23,9 +24,15 @@ THROUGH = ("LEAKED", "CRASHED", "LATE")
 HOSTILE = "not bait and not benign and not resource"
 
 
+def judged(mode: str) -> list[Program]:
+    """The hostile programs of the default corpus that the mode's profile claims to hold."""
+    claims = load_profile(RESIDUE[mode]["profile"]).claims
+    return [one for one in load() if one.safe and one.kind in ("attack", "persistence") and one.claim in claims]
+
+
 def residue(mode: str) -> set[str]:
     """The programs that a mode is said to let through; `all_but` is every program of a class except some."""
-    safe = [one for one in load() if one.safe and one.kind in ("attack", "persistence")]
+    safe = judged(mode)
     found: set[str] = set()
     for group, entry in (RESIDUE[mode]["residue"] or {}).items():
         if "all_but" in entry:
@@ -51,7 +58,8 @@ def test_only_the_residue_gets_through(mode: str, tmp_path: Path) -> None:
         code = run([stack.ready["endpoint"], *arguments, "--json", "--out", results])
     report = json.loads((tmp_path / "results" / "report.json").read_text())
     assert report["counts"]["error"] == 0
-    assert report["counts"]["passed"] + report["counts"]["failed"] > 400
+    ran = report["counts"]["passed"] + report["counts"]["failed"]
+    assert ran > 0.9 * len(judged(mode)), "most of it is supported here"
     assert sorted(through(report)) == sorted(residue(mode))
     assert code == (1 if residue(mode) else 0)
 

@@ -76,7 +76,7 @@ def test_corpus_is_as_large_as_promised() -> None:
 def test_no_program_holds_its_own_marker() -> None:
     """Echoed source must not look like an effect: the marker is computed, and only leaked() or a shell prints it."""
     for program in programs.load():
-        text = program.program + (program.second or "")
+        text = program.program + (program.second or "") + (program.after or "")
         assert not re.search(r"LEAKED:\d", text), program.id
         attacks = program.kind in ("attack", "persistence") and program.judge == "marker"
         if attacks and program.requirements is None and program.compare is None:
