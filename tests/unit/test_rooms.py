@@ -1,0 +1,63 @@
+"""Arrows between the rooms run one way: an endpoint's address is all that the harness knows of what it judges."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FUNCTION = {path.stem for path in (ROOT / "function").glob("*.py")} | {"interpreter"}
+ROOMS = {"sam", "conformance", "load", "ops", "check", "tests", "lambda_code_interpreter"}
+# Who may import whom. `check` runs the other rooms' commands as processes; `sam/local` so runs the function.
+MAY = {
+    "function": set(),
+    "sam": set(),
+    "conformance": set(),
+    "load": set(),
+    "ops": set(),
+    "check": set(),
+    "lambda_code_interpreter": {"conformance", "load", "ops", "check"},
+}
+
+
+def imports(source: str) -> Iterator[str]:
+    """Top-level names of the modules that `source` imports, wherever in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def arrows(room: str, source: str) -> set[str]:
+    """The other rooms that `source`, a file of `room`, imports."""
+    names = set(imports(source))
+    found = (names & ROOMS) - {room}
+    return found | ({"function"} if room != "function" and names & FUNCTION else set())
+
+
+@pytest.mark.parametrize("room", MAY)
+def test_arrows_run_one_way(room: str) -> None:
+    files = [path for path in (ROOT / room).rglob("*.py") if ".aws-sam" not in path.parts]
+    against = {
+        str(path.relative_to(ROOT)): wrong for path in files if (wrong := arrows(room, path.read_text()) - MAY[room])
+    }
+    assert files
+    assert against == {}
+
+
+@pytest.mark.parametrize(
+    ("room", "source", "found"),
+    [
+        pytest.param("load", "from function_of_ours import x\nimport ops.logs", {"ops"}, id="another-room"),
+        pytest.param(
+            "ops", "def f():\n    from interpreter.engine import Interpreter", {"function"}, id="the-function"
+        ),
+        pytest.param("sam", "from sam.local import stack\nfrom . import pool", set(), id="its-own"),
+    ],
+)
+def test_an_arrow_is_seen(room: str, source: str, found: set[str]) -> None:
+    assert arrows(room, source) == found
