@@ -16,7 +16,7 @@ from load import COMMAND, aws
 from load.ab import BASE, CANDIDATE, run_in_turns
 from load.call_log import NoLog, client, events
 from load.coldstart import cold_start_plan, print_cold_starts, write_cold_start_report
-from load.compare import CompareReport, compare_directories, print_comparison
+from load.compare import LEAST_ROUNDS, CompareReport, compare_directories, print_comparison
 from load.forced import Forcing, force, forced_plan
 from load.fresh_version import JOURNAL, Journal, restore
 from load.gate import (
@@ -132,7 +132,10 @@ def _parser() -> argparse.ArgumentParser:
     ab.add_argument("profile", metavar="PROFILE", help=f"{', '.join(profile_names())}, or a YAML file")
     ab.add_argument("base", metavar="BASE_URL", help="the endpoint to compare with")
     ab.add_argument("candidate", metavar="CANDIDATE_URL", help="the endpoint in question; the same one shows the noise")
-    ab.add_argument("--rounds", type=int, default=4, metavar="N", help="turns each side gets (default 4)")
+    ab.add_argument(
+        "--rounds", type=int, default=8, metavar="N",
+        help=f"turns each side gets (default 8); from {LEAST_ROUNDS} on drift between rounds is in the interval",
+    )  # fmt: skip
     ab.add_argument("--rate", type=_positive, metavar="R", help="highest arrival rate per second")
     ab.add_argument("--duration", type=_positive, metavar="S", help="seconds for each side, all rounds together")
     ab.add_argument("--out", type=Path, metavar="DIR", help="where the raw records go (default out/ab-<UTC time>)")

@@ -4,6 +4,7 @@ Measured on AWS over months, performance is stable within a day and shifts betwe
 2107.13320): two runs of different days compare the days. It only orders the rounds; `launch` sends, `compare` judges.
 """
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,14 +15,18 @@ BASE, CANDIDATE = "base", "candidate"
 
 
 def rounds_of(plan: Plan, rounds: int) -> Iterator[tuple[str, int, Plan]]:
-    """Which side runs when, and what: base first in even rounds, candidate first in odd ones.
+    """Which side runs when, and what. Rounds come in pairs, ABBA or BAAB as the plan's seed draws: a steady drift
+    falls on both sides alike, and nothing that recurs can keep step with one of them.
 
     Both sides of a round send the same requests at the same times; each round has its own seed and its share of the
     length.
     """
+    draw = random.Random(f"{plan.seed}/turns")
+    order = (BASE, CANDIDATE)
     for number in range(rounds):
         share = plan.scaled(duration_s=plan.duration_s / rounds).model_copy(update={"seed": plan.seed + number})
-        order = (BASE, CANDIDATE) if number % 2 == 0 else (CANDIDATE, BASE)
+        turn = number % 2 == 1 or draw.random() < 0.5
+        order = order[::-1] if turn else order
         for side in order:
             yield side, number, share
 

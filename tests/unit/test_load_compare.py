@@ -1,10 +1,14 @@
 """Comparison: an unchanged system is not called slower, a slower one is, and too little data is called neither."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from load_rows import record, row, rows
 
+from load.ab import BASE, CANDIDATE, rounds_of
 from load.compare import compare, why_unfit
+from load.plan import load_plan
 from load.rows import Row
 from load.summary import summarize
 
@@ -44,6 +48,91 @@ def test_ten_percent_slower_is_seen() -> None:
 
 def test_ten_percent_faster_is_seen() -> None:
     assert share_of("faster", 1 / 1.12) >= 0.80
+
+
+type Rounds = list[tuple[list[Row], list[Row]]]
+
+
+def turns(
+    rng: np.random.Generator, drift: float, factor: float = 1.0, rounds: int = 8, names: tuple[str, ...] = ("print",)
+) -> Rounds:
+    """A thousand calls of each scenario a side, in turns as `load ab` takes them, on an endpoint whose speed walks at
+    random: `drift` is the standard deviation of each step, from one run to the next."""
+    found: Rounds = []
+    speed, order = 0.0, ("base", "candidate")
+    for number in range(rounds):
+        order = order[::-1] if number % 2 == 1 or rng.random() < 0.5 else order
+        sides: dict[str, list[Row]] = {}
+        for side in order:
+            speed += rng.normal(0, drift)
+            slower = float(np.exp(speed)) * (factor if side == "candidate" else 1.0)
+            sides[side] = [one for name in names for one in run(rng, 1000 // rounds, slower, name)]
+        found.append((sides["base"], sides["candidate"]))
+    return found
+
+
+def share_in_turns(verdicts: set[str], *, paired: bool = True, trials: int = 60, **of: Any) -> float:
+    rng = np.random.default_rng(20261124)
+    hits = 0
+    for _ in range(trials):
+        rounds = turns(rng, **of)
+        base, candidate = ([row for one in rounds for row in one[side]] for side in (0, 1))
+        hits += compare(base, candidate, rounds=rounds if paired else ()).verdict in verdicts
+    return hits / trials
+
+
+def test_an_endpoint_that_drifts_is_not_called_different_from_itself() -> None:
+    """With the calls resampled as if there were no rounds, it is."""
+    of = {"verdicts": {"slower", "faster"}, "drift": 0.08, "rounds": 4}
+    assert share_in_turns(**of) <= 0.05
+    assert share_in_turns(**of, paired=False) >= 0.15
+
+
+def test_ten_percent_slower_is_seen_through_the_drift() -> None:
+    assert share_in_turns({"slower"}, drift=0.03, factor=1.10) >= 0.80
+
+
+def test_five_scenarios_give_no_five_chances_of_a_false_alarm() -> None:
+    assert share_in_turns({"slower", "faster"}, drift=0.03, names=("a", "b", "c", "d", "e"), trials=25) <= 0.05
+
+
+def test_rounds_too_few_to_show_their_spread_are_judged_by_calls_and_it_is_said() -> None:
+    rounds = turns(np.random.default_rng(1), 0.0, rounds=3)
+    base, candidate = ([row for one in rounds for row in one[side]] for side in (0, 1))
+    assert {one.rounds for one in compare(base, candidate, rounds=rounds).scenarios} == {0}
+    assert compare(base, candidate, rounds=rounds) == compare(base, candidate)
+
+
+def test_a_population_that_rounds_are_too_short_for_is_inconclusive_whatever_its_calls_say() -> None:
+    """Ten cold starts twice as slow in each of two rounds; the other six rounds saw none."""
+    rng = np.random.default_rng(1)
+    rounds = turns(rng, 0.0)
+    for number in (0, 5):
+        rounds[number][0].extend(row(i, latency_ms=800.0 + i, cold=True) for i in range(10))
+        rounds[number][1].extend(row(i, latency_ms=1600.0 + i, cold=True) for i in range(10))
+    warm_only = [([r for r in a if not r.cold], [r for r in b if not r.cold]) for a, b in turns(rng, 0.0)]
+    rounds = [rounds[n] if n in (0, 5) else warm_only[n] for n in range(8)]
+    base, candidate = ([row for one in rounds for row in one[side]] for side in (0, 1))
+    cold = next(one for one in compare(base, candidate, rounds=rounds).overall if one.temperature == "cold")
+    assert (cold.verdict, cold.reason) == (
+        "inconclusive",
+        "2 rounds have 3 good answers on both sides; 4 such rounds are needed",
+    )
+    assert compare(base, candidate).verdict == "slower"
+
+
+def test_rounds_come_in_pairs_that_mirror_each_other() -> None:
+    plan = load_plan("smoke")
+    orders = set()
+    for seed in range(20):
+        sides = [side for side, _, _ in rounds_of(plan.model_copy(update={"seed": seed}), 4)]
+        assert sides[:4] in ([BASE, CANDIDATE, CANDIDATE, BASE], [CANDIDATE, BASE, BASE, CANDIDATE])
+        assert sides[4:] in ([BASE, CANDIDATE, CANDIDATE, BASE], [CANDIDATE, BASE, BASE, CANDIDATE])
+        orders.add(tuple(sides))
+    assert len(orders) == 4, "the order is drawn"
+    shares = {number: share for _, number, share in rounds_of(plan, 4)}
+    assert len({share.seed for share in shares.values()}) == 4
+    assert sum(share.duration_s for share in shares.values()) == pytest.approx(plan.duration_s)
 
 
 def test_the_same_run_twice_is_the_same() -> None:
