@@ -67,6 +67,7 @@ ELSEWHERE = {
     "make tune": By("tests/integration/test_ops_known_optima.py::test_the_known_optimum_is_found", '"memory"'),
     "make layer": By(DEPLOY, '"layer"'),
     "make apigw": By(DEPLOY, '"apigw.deploy"'),
+    "make gate FUNCTION=NAME": GATE,
     "python -m check gate --function NAME": GATE,
     "python simple_test_client.py ENDPOINT": By(
         "tests/integration/test_fronts.py::test_the_client_shows_three_answers_and_needs_nothing_but_python",
