@@ -320,7 +320,7 @@ def show(directory: Path, as_json: bool) -> int:
         print_summary(summary, console())
         if cold is not None:
             print_cold_starts(cold, console())
-    print(f"load: raw rows, summary.json, summary.md and report.html in {directory}", file=sys.stderr)
+    print(f"load: raw rows, summary.json, summary.md, report.html and histograms.hlog in {directory}", file=sys.stderr)
     return summary.exit_code
 
 

@@ -1,4 +1,5 @@
-"""Writes a run's summary as JSON, Markdown, a terminal table and one HTML page, from its raw files alone.
+"""Writes a run's summary as JSON, Markdown, a terminal table and one HTML page, and its histograms, from its raw files
+alone.
 
 It must import without gevent and can be run again on the same directory at any time.
 """
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from load.gate import Judgement
+from load.histograms import FILE, write_log
 from load.percentiles import Distribution
 from load.server_side import read_server_side
 from load.summary import Group, Summary, summarize_directory
@@ -30,10 +32,11 @@ CLOSED_LOOP = (
 
 
 def write_reports(directory: Path) -> Summary:
-    """Makes summary.json, summary.md and report.html in the run directory; returns the summary."""
+    """Makes summary.json, summary.md, report.html and histograms.hlog in the run directory; returns the summary."""
     summary, rows = summarize_directory(directory)
     (directory / "summary.json").write_text(summary.to_json() + "\n", encoding="utf-8")
     (directory / "summary.md").write_text(markdown(summary), encoding="utf-8")
+    write_log(directory / FILE, rows, summary.started_at.timestamp())
     from load.page import page  # matplotlib costs a second that a table does not need
 
     (directory / "report.html").write_text(page(summary, rows, read_server_side(directory)), encoding="utf-8")
