@@ -470,52 +470,134 @@ def bench_verdicts(scratch: Path, quick: bool) -> Iterator[Row]:
             bare = quantile(other_ms, 0.99) > 1.1 * quantile(base_ms, 0.99)
             hits.append(float(called == counts))
             naive.append(float(bare == counts))
-        spread = interval(lambda source, hits=hits: sum(source.choices(hits, k=len(hits))) / len(hits))  # type: ignore[misc]
-        yield at_most(
-            f"{name}, n = 1,000, seed {seed}", float(np.mean(hits)), goal, len(hits), "of trials", spread,
-            peer=round(float(np.mean(naive)), 4), peer_name='"p99 up by 10 %"',
-        )  # fmt: skip
+        yield verdict_row(f"{name}, n = 1,000, seed {seed}", hits, naive, goal, '"p99 up by 10 %"')
+    for name, factor, drift, verdicts, goal, counts in (
+        (
+            "A/A in 8 turns, speed walking 6 % a run, called slower or faster",
+            1.0,
+            0.06,
+            ("slower", "faster"),
+            0.05,
+            True,
+        ),
+        ("+10 % in 8 turns, speed walking 3 % a run, not called slower", 1.1, 0.03, ("slower",), 0.20, False),
+    ):
+        hits, naive = [], []
+        for _ in range(trials):
+            speed, rounds = 0.0, []
+            for number in range(8):
+                order = (0, 1) if number % 4 in (0, 3) else (1, 0)
+                pair: list[list[Any]] = [[], []]
+                for side in order:
+                    speed += float(rng.normal(0, drift))
+                    pair[side] = drawn(float(np.exp(speed)) * (factor if side else 1.0))[0][:125]
+                rounds.append((pair[0], pair[1]))
+            base, other = ([one for pair in rounds for one in pair[side]] for side in (0, 1))
+            hits.append(float((compare(base, other, rounds=rounds).verdict in verdicts) == counts))
+            naive.append(float((compare(base, other).verdict in verdicts) == counts))
+        yield verdict_row(f"{name}, n = 1,000, seed {seed}", hits, naive, goal, "calls resampled, rounds ignored")
     if not quick:
-        yield real_a_a(scratch)
+        yield from real_verdicts(scratch)
 
 
-def real_a_a(scratch: Path) -> Row:
-    """The local stack against itself, in turns: any verdict of a difference is a false alarm."""
+def verdict_row(name: str, hits: list[float], naive: list[float], goal: float | None, peer_name: str) -> Row:
+    spread = interval(lambda source: sum(source.choices(hits, k=len(hits))) / len(hits))
+    return at_most(
+        name, float(np.mean(hits)), goal, len(hits), "of trials", spread,
+        peer=round(float(np.mean(naive)), 4), peer_name=peer_name,
+    )  # fmt: skip
+
+
+async def delay(target: str, share: float) -> None:
+    """A proxy that holds each answer back by `share` of the time it took: a candidate that is so much slower.
+
+    Both sides of a comparison go through one, so that what the proxy itself costs is on both.
+    """
+    where = urlsplit(target)
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection(where.hostname, where.port)
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                size = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+                body = await reader.readexactly(int(size[1]) if size else 0)
+                began_s = time.monotonic()
+                upstream_writer.write(head + body)
+                head = await upstream_reader.readuntil(b"\r\n\r\n")
+                size = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+                answer = head + await upstream_reader.readexactly(int(size[1]) if size else 0)
+                await asyncio.sleep((time.monotonic() - began_s) * share)
+                writer.write(answer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            upstream_writer.close()
+
+    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    print(where._replace(netloc=f"127.0.0.1:{port}").geturl(), flush=True)
+    await asyncio.Event().wait()
+
+
+@contextlib.contextmanager
+def delayed(target: str, share: float) -> Iterator[str]:
+    command = [sys.executable, "-m", "tests.bench.load", "--delay", target, str(share)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def real_verdicts(scratch: Path) -> Iterator[Row]:
+    """The local stack against itself and against itself slowed down, in turns; about a thousand calls a side."""
+    command = [sys.executable, "-m", "sam.local", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as stack:
+        assert stack.stdout is not None
+        try:
+            url = json.loads(stack.stdout.readline())["endpoint"]
+            with delayed(url, 0.0) as base:
+                for share, wanted in ((0.0, ("same", "inconclusive")), (0.1, ("slower",)), (0.2, ("slower",))):
+                    with delayed(url, share) as candidate:
+                        yield real_verdict(scratch / f"ab{share}", base, candidate, share, wanted)
+        finally:
+            stack.terminate()
+            stack.wait(timeout=30)
+
+
+def real_verdict(out: Path, base: str, candidate: str, share: float, wanted: tuple[str, ...]) -> Row:
     plan = {
         "stages": [
-            {"kind": "burst", "name": "warmup", "size": 1, "every_s": 5},
-            {"kind": "constant", "name": "steady", "rate_per_s": 10, "duration_s": 10},
+            {"kind": "burst", "name": "warmup", "size": 1, "every_s": 8},
+            {"kind": "constant", "name": "steady", "rate_per_s": 20, "duration_s": 48},
         ],
         "scenarios": {"print": 1},
         "eras": {"2025-11-25": 1},
         "limits": {"send_lag_p99_ms": 50},
         "thresholds": ["count(requests) > 0"],
     }
-    (scratch / "aa.yaml").write_text(yaml.safe_dump(plan))
-    command = [sys.executable, "-m", "sam.local", "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as stack:
-        assert stack.stdout is not None
-        try:
-            url = json.loads(stack.stdout.readline())["endpoint"]
-            ask = [sys.executable, "-m", "load", "ab", scratch / "aa.yaml", url, url, "--rounds", 2]
-            asked = list(map(str, [*ask, "--out", scratch / "aa", "--json"]))
-            done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
-        finally:
-            stack.terminate()
-            stack.wait(timeout=30)
+    path = out.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(plan))
+    ask = [sys.executable, "-m", "load", "ab", path, base, candidate, "--out", out, "--json"]
+    done = subprocess.run(list(map(str, ask)), cwd=ROOT, capture_output=True, text=True, check=False)
+    if not done.stdout:
+        raise RuntimeError(f"load ab ended with {done.returncode}: {done.stderr}")
     report = json.loads(done.stdout)
     warm = next(one for one in report["overall"] if one["temperature"] == "warm")
+    what = "A/A" if share == 0 else f"+{share:.0%}"
     return Row(
-        name=f"A/A on the local stack: {report['verdict']}",
+        name=f"{what} on the local stack, 8 turns: {report['verdict']}",
         ours=warm["ratio"] or 0.0,
-        peer=1.0,
-        peer_name="itself, in turns",
+        peer=1.0 + share,
+        peer_name="what was done to it",
         ratio=warm["ratio"],
         interval=None if warm["low"] is None else (warm["low"], warm["high"]),
         goal=None,
-        judged="no difference called",
+        judged=f"called {' or '.join(wanted)}",
         n=warm["candidate_n"],
-        verdict="short" if report["verdict"] in ("slower", "faster") else "pass",
+        verdict="pass" if report["verdict"] in wanted else "short",
         unit="x",
     )
 
@@ -542,10 +624,13 @@ def run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="append each row here as a JSON line")
     parser.add_argument("--serve", nargs="+", metavar="KIND", help=argparse.SUPPRESS)
+    parser.add_argument("--delay", nargs=2, metavar="N", help=argparse.SUPPRESS)
     parser.add_argument("--client", nargs=3, metavar="N", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.serve:
         asyncio.run(serve(*arguments.serve))
+    elif arguments.delay:
+        asyncio.run(delay(arguments.delay[0], float(arguments.delay[1])))
     elif arguments.client:
         url, rate, seconds = arguments.client
         print(json.dumps(asyncio.run(open_loop(url, float(rate), float(seconds)))))

@@ -289,11 +289,12 @@ def test_two_endpoints_in_turns(serve: Callable[..., str], tmp_path: Path) -> No
     stages = [{"kind": "constant", "rate_per_s": 25, "duration_s": 2}]
     plan = profile(tmp_path, stages=stages, scenarios={"print": 1})
     slow, fast = serve("--work-s", "0.06"), serve("--work-s", "0.005")
-    done = load("ab", plan, fast, slow, "--rounds", 2, "--out", out, "--json")
+    done = load("ab", plan, fast, slow, "--rounds", 4, "--out", out, "--json")
     assert done.returncode == 1, done.stderr + done.stdout
     report = json.loads(done.stdout)
     assert report["verdict"] == "slower"
-    assert len(list(out.glob("*/round-*/requests.jsonl"))) == 4
+    assert {one["rounds"] for one in report["overall"] if one["temperature"] == "warm"} == {4}
+    assert len(list(out.glob("*/round-*/requests.jsonl"))) == 8
     again = load("compare", out / "candidate", out / "base", "--json")
     assert (again.returncode, json.loads(again.stdout)["verdict"]) == (0, "faster")
 
