@@ -4,6 +4,9 @@ The code can get at these functions: they stand in the frames of a refusal's tra
 refers to nothing but its own constants and its default arguments, which are immutable; cells, globals and builtins
 could be changed under it. (`audit` refuses what would change a default or the code itself; a test reads the bytecode.)
 What the code hands in may lie: only exact types are believed, and their methods are those of the type.
+
+From Python 3.13 on, a signal handler or another thread can write into the frames of a hook while it runs (PEP 667), and
+nothing done here keeps that out; on 3.12 what a frame shows is a copy.
 """
 
 from __future__ import annotations
