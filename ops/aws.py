@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 
 import boto3
 import botocore.config
+import botocore.eventstream
 import botocore.exceptions
+import urllib3.exceptions
 
 from ops.failures import OpsError, Unreachable, UsageError
 
@@ -37,8 +39,11 @@ _REFUSED = {
 THROTTLED = {"ThrottlingException", "Throttling", "TooManyRequestsException", "LimitExceededException"}
 # What botocore raises when a connection cannot be made, or is lost.
 NO_ANSWER = (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError)
+# What comes out of an event stream that is cut or garbled: botocore reads it from urllib3 without translating.
+BROKEN_STREAM = (urllib3.exceptions.HTTPError, botocore.eventstream.ParserError)
 # Ours is the retrying: one pace for the whole command, and a person who can see it.
 _CONFIG = botocore.config.Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=60)
+_AS_GIVEN = botocore.config.Config(inject_host_prefix=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,13 @@ def find_account(region: str | None, profile: str | None, endpoint_url: str | No
 
 
 def logs_client(account: Account) -> "CloudWatchLogsClient":
-    """A CloudWatch Logs client that leaves retrying to us."""
+    """A CloudWatch Logs client that leaves retrying to us.
+
+    For live tail and a few others boto3 puts a name before the host (`stream-logs...`); only AWS has such hosts.
+    """
+    config = _CONFIG if account.endpoint_url is None else _CONFIG.merge(_AS_GIVEN)
     with aws_sentences(account):
-        return _session(account).client("logs", endpoint_url=account.endpoint_url, config=_CONFIG)
+        return _session(account).client("logs", endpoint_url=account.endpoint_url, config=config)
 
 
 def lambda_client(account: Account) -> "LambdaClient":
@@ -131,7 +140,7 @@ def aws_sentences(account: Account) -> Iterator[None]:
         raise Unreachable(f"The AWS login has ended ({problem}); run `aws sso login`.") from None
     except botocore.exceptions.ClientError as problem:
         raise _client_sentence(problem, where) from None
-    except (*NO_ANSWER, botocore.exceptions.InvalidRegionError, ValueError) as problem:
+    except (*NO_ANSWER, *BROKEN_STREAM, botocore.exceptions.InvalidRegionError, ValueError) as problem:
         if isinstance(problem, ValueError) and "endpoint" not in str(problem).lower():
             raise
         raise Unreachable(

@@ -165,9 +165,7 @@ def _patiently(call: Callable[..., Any], request: Mapping[str, Any], pace: Pace)
             return dict(call(**request))
         except botocore.exceptions.ClientError as problem:
             if error_code(problem) == "UnknownOperationException":
-                raise UsageError(
-                    "There is no Logs Insights here (the local stack has none); leave out --insights."
-                ) from None
+                raise UsageError("There is no Logs Insights at this endpoint; leave out --insights.") from None
             if error_code(problem) not in THROTTLED or attempt == _ATTEMPTS - 1:
                 raise
         pace.throttled(attempt)

@@ -24,6 +24,7 @@ from ops.command import (
 from ops.failures import EXIT_PASS, Inconclusive, UsageError
 from ops.filters import make_filter
 from ops.invocations import fold
+from ops.live_tail import DOLLARS_PER_MINUTE, live
 from ops.logs import LogEvent, event_line, follow, pull, read_events
 from ops.one_request import AFTER_MS, INIT_REACH_MS, client_rows, lines_of, request_ids
 from ops.report import EVENTS, pull_to
@@ -32,6 +33,7 @@ from ops.times import of_ms, show, to_ms
 HELP = "pull, follow, search and group log events"
 EXAMPLES = """examples:
   python -m ops logs tail -f --since 5m                         follow, without loss or duplicates, until Ctrl-C
+  python -m ops logs tail --live                                within a second; AWS leaves lines out when many come
   python -m ops logs search --since yesterday --grep Traceback --output csv
   python -m ops logs search --where 'duration_ms>1000' --where kind=Report
   python -m ops logs show 3f6c1a52-0b1e-4b35-9d3c-1f1c7f1f8a11 --run out/load-20261124T061500Z
@@ -89,13 +91,19 @@ def _pull_flags(parser: argparse.ArgumentParser) -> None:
 def _tail_flags(parser: argparse.ArgumentParser) -> None:
     _output_flags(parser)
     _filter_flags(parser)
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C, without loss or duplicates")
+    how.add_argument(
+        "--live", action="store_true",
+        help=f"go on from now by CloudWatch Live Tail: sooner, but at most 500 lines a second, and on AWS "
+        f"${DOLLARS_PER_MINUTE:g} a minute",
+    )  # fmt: skip
 
 
 def _search_flags(parser: argparse.ArgumentParser) -> None:
     _output_flags(parser)
     _filter_flags(parser)
-    parser.set_defaults(follow=False)
+    parser.set_defaults(follow=False, live=False)
 
 
 def _show_flags(parser: argparse.ArgumentParser) -> None:
@@ -126,8 +134,8 @@ def _pull(args: argparse.Namespace, around: Surroundings) -> int:
 
 
 def _tail(args: argparse.Namespace, around: Surroundings) -> int:
-    if args.follow and args.until != "now":
-        raise UsageError("--follow has no end, so --until cannot be given with it.")
+    if (args.follow or args.live) and args.until != "now":
+        raise UsageError("--follow and --live have no end, so --until cannot be given with them.")
     chosen = make_filter(args.grep, args.unwanted, args.where)
     selection = selection_of(args, around)
     batches: Iterable[list[LogEvent]] = selection.batches(args.pattern)
@@ -140,6 +148,9 @@ def _tail(args: argparse.Namespace, around: Surroundings) -> int:
             now_ms=lambda: to_ms(around.now()),
             pattern=args.pattern,
         )
+    elif args.live:
+        around.say("Live from now on; Ctrl-C ends it.")
+        batches = live(selection.client, selection.groups, selection.pace, around.say, pattern=args.pattern)
     write, count = exports.WRITERS[args.output], 0
     kept = run_folder(args.out, "logs", around.now()) / EVENTS if args.out else None
     around.out.write(exports.HEADS[args.output])

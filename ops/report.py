@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare", metavar="DIR|START..END", help="also compare with an earlier run's folder, or with another range"
     )
     parser.add_argument(
-        "--insights", action="store_true", help="by Logs Insights queries, for a range too large to pull; AWS only"
+        "--insights", action="store_true", help="by Logs Insights queries, for a range too large to pull"
     )
     parser.add_argument("--out", metavar="DIR", help="folder for the files (default out/report-<UTC time>)")
     parser.add_argument("--json", action="store_true", help="print summary.json instead of tables")

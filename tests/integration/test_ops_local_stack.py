@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -191,11 +192,99 @@ def test_the_log_format_is_read(stack, tmp_path):
     }
 
 
-def test_the_report_by_insights_counts_the_same_calls(stack, calls, tmp_path):
-    made, span = calls
-    done = ops(stack, "report", "--insights", *span, "--json", "--out", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["invocations"] == len(made)
+@pytest.fixture(scope="module")
+def both_reports(stack, tmp_path_factory):
+    """The pulled report and the one by Insights of the same calls: good, failed, refused, and some on cold starts."""
+    began = datetime.now(UTC)
+    codes = [
+        "print(1)",
+        "1 / 0",
+        "import os\nos.system('true')",
+        "import numpy\nnumpy.arange(9).sum()",
+        "raise SystemExit(3)",
+    ]
+    for code in codes * 6:
+        call(stack["endpoint"], code)
+    with ThreadPoolExecutor(3) as together:
+        numbers = [
+            n for _, n in together.map(lambda code: call(stack["endpoint"], code), ["import time; time.sleep(1)"] * 3)
+        ]
+    assert 1 in numbers
+    span = ["--since", began.isoformat(), "--until", datetime.now(UTC).isoformat()]
+    found = []
+    for flag in ([], ["--insights"]):
+        done = ops(stack, "report", *flag, *span, "--json", "--out", str(tmp_path_factory.mktemp("report")))
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    return found
+
+
+def test_the_report_by_insights_agrees_with_the_pulled_one(both_reports):
+    pulled, asked = both_reports
+    same = ("range", "groups", "invocations", "failures", "unfinished", "failed_inits", "cold", "cold_by")
+    assert pulled["invocations"] == 33
+    assert pulled["cold"]["count"] >= 1
+    assert {name: asked[name] for name in (*same, "blocked_operations")} == {
+        name: pulled[name] for name in (*same, "blocked_operations")
+    }
+    assert pulled["blocked_operations"]
+    for name in ("tools", "failures", "callers"):
+        assert sorted(asked["calls"][name], key=str) == sorted(pulled["calls"][name], key=str)
+    assert asked["concurrency"]["environments"] == pulled["concurrency"]["environments"]
+    mine, theirs = asked["cost"], pulled["cost"]
+    assert mine.pop("left_out") == theirs.pop("left_out")
+    assert mine == pytest.approx(theirs)
+    for row, other in zip(asked["memory"], pulled["memory"], strict=True):
+        assert {**row, "p95_used_mb": 0} == {**other, "p95_used_mb": 0}
+
+
+@pytest.mark.parametrize("part", ["all", "warm", "cold"])
+def test_percentiles_by_insights_lie_within_the_pulled_intervals(both_reports, part):
+    pulled, asked = (report["duration_ms"][part] for report in both_reports)
+    assert (asked["n"], asked["max"]) == (pulled["n"], pulled["max"])
+    for mine, theirs in zip(asked["quantiles"], pulled["quantiles"], strict=True):
+        assert (mine["name"], mine["refused"]) == (theirs["name"], theirs["refused"])
+        if theirs["value"] is not None:
+            assert (theirs["low"] or 0.0) <= mine["value"] <= (theirs["high"] or float("inf"))
+
+
+def test_a_line_is_told_by_live_tail_and_ctrl_c_is_130(stack, tmp_path):
+    argv = [
+        sys.executable,
+        "-m",
+        "ops",
+        "logs",
+        "tail",
+        "--live",
+        "--group",
+        stack["log_group"],
+        "--out",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(
+        argv, cwd=ROOT, env=environment_of(stack), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    told = iter(process.stderr.readline, "")
+    assert any("Live from now on" in line for line in told)
+    # The session begins a moment after it is announced: calls go on until one of them is seen.
+    stop, asked = threading.Event(), []
+
+    def keep_calling():
+        while not stop.wait(0.3):
+            asked.append(call(stack["endpoint"], "1")[0])
+
+    caller = threading.Thread(target=keep_calling)
+    caller.start()
+    try:
+        line = process.stdout.readline()
+    finally:
+        stop.set()
+        caller.join()
+        process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert any(request_id in line + rest for request_id in asked)
+    assert any(request_id in (tmp_path / "events.jsonl").read_text() for request_id in asked)
 
 
 @pytest.fixture
