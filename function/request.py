@@ -15,7 +15,17 @@ from typing import Any
 LAST_WORDS_S = 0.5
 FLUSH_MARGIN_S = 1.5  # kept back from Lambda's deadline for reading, cleaning up and answering
 
-ENVIRONMENT_ID = uuid.uuid4().hex
+_environment_id = uuid.uuid4().hex
+
+
+def environment_id() -> str:
+    return _environment_id
+
+
+def renew_environment_id() -> None:
+    """An environment that was resumed from a snapshot is another one than its siblings of the same snapshot."""
+    global _environment_id
+    _environment_id = uuid.uuid4().hex
 
 
 @dataclass(slots=True)
@@ -52,7 +62,7 @@ class Request:
         if self.context is not None:
             found = [
                 ("x-lambda-request-id", self.context.aws_request_id),
-                ("x-lambda-environment-id", ENVIRONMENT_ID),
+                ("x-lambda-environment-id", environment_id()),
                 ("x-lambda-invocation", str(self.invocation)),
                 ("x-lambda-init-type", os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")),
             ]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from interpreter.execution import Execution
-from request import ENVIRONMENT_ID, Request
+from request import Request, environment_id
 
 NAMESPACE = "CodeInterpreter"
 METRICS = (
@@ -69,7 +69,7 @@ def _write(tool: str, request: Request, fields: dict[str, Any]) -> None:
     record = {
         "tool": tool,
         "function": os.environ.get("AWS_LAMBDA_FUNCTION_NAME", ""),
-        "environment_id": ENVIRONMENT_ID,
+        "environment_id": environment_id(),
         "invocation": request.invocation,
         "api_key_id": request.api_key_id,
         **fields,

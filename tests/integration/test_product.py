@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_stack import Answer, LocalStack
+from local_stack import ROOT, Answer, LocalStack, local_stack
 
 SUM = 'result = 2 + 3\nprint(f"计算结果: {result}")'
 MODERN = "2026-07-28"
@@ -53,6 +53,16 @@ def test_headers_tell_cold_from_warm(product: LocalStack) -> None:
     assert second.headers["X-Lambda-Init-Type"] == "on-demand"
     assert "exec;dur=" in second.headers["Server-Timing"]
     assert "init;dur=" not in second.headers["Server-Timing"]
+
+
+def test_a_resumed_environment_does_not_tell_the_snapshots_init_as_its_own(tmp_path: Path) -> None:
+    template = ("--template", str(ROOT / "sam" / "template.yaml"))
+    with local_stack(tmp_path, *template, "--parameter", "PIsolation=snap_start") as stack:
+        answer, result = call(stack, SUM)
+    assert result["result"] == "5"
+    assert (answer.headers["X-Lambda-Init-Type"], answer.headers["X-Lambda-Invocation"]) == ("snap-start", "1")
+    assert "exec;dur=" in answer.headers["Server-Timing"]
+    assert "init;dur=" not in answer.headers["Server-Timing"]
 
 
 def test_a_get_is_refused_at_once(product: LocalStack) -> None:

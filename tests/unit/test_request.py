@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from request import Request
+from request import Request, environment_id, renew_environment_id
 
 HANGS = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from types import SimpleNamespace
-from request import Request
+from request import Request, environment_id, renew_environment_id
 context = SimpleNamespace(get_remaining_time_in_millis=lambda: 600)
 def stuck_here():
     sys.stdin.read()
@@ -56,3 +56,9 @@ def test_without_a_platform_there_is_no_deadline_and_no_header() -> None:
     assert request.seconds_left() is None
     with request.last_words():
         assert request.headers() == [(b"server-timing", b"exec;dur=1.2")]
+
+
+def test_environments_of_one_snapshot_are_told_apart() -> None:
+    before = environment_id()
+    renew_environment_id()
+    assert environment_id() != before
