@@ -7,6 +7,7 @@ packaged template is changed in the first two points before it is deployed, and 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +176,15 @@ def test_what_was_deployed_is_what_the_settings_say(deployed: Deployed) -> None:
     assert [layer["Arn"] for layer in function["Layers"]] == [deployed.arn]
     assert settings.line_of(deployed.directory / "environment.sh", "O_LAYER_ARN") == deployed.arn
     assert deployed.key not in (deployed.directory / "ministack.log").read_text()
+
+
+def test_the_exec_wrapper_is_uploaded_as_a_program(deployed: Deployed) -> None:
+    function = yaml_parse((deployed.directory / "apigw.yaml").read_text())["Resources"]["Function"]["Properties"]
+    wrapper = function["Environment"]["Variables"]["AWS_LAMBDA_EXEC_WRAPPER"].removeprefix("/var/task/")
+    bucket, _, key = function["CodeUri"].removeprefix("s3://").partition("/")
+    body = deployed.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()  # type: ignore[attr-defined]
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert archive.getinfo(wrapper).external_attr >> 16 & 0o555 == 0o555
 
 
 def test_again_changes_nothing_and_the_end_is_asked_for(deployed: Deployed) -> None:
