@@ -56,8 +56,8 @@ class File(Model):
 
 
 class Usage(Model):
-    wall_ms: float = Field(description="Wall clock of the run, from fork to the last byte read")
-    cpu_ms: float = Field(description="User and system time of the run's process and the children it waited for")
+    wall_ms: float = Field(description="Wall clock of the run, from its request to the last byte read")
+    cpu_ms: float = Field(description="User and system time of the run's process, its confinement included")
     max_rss_mb: float = Field(description="Peak resident set of the run's process, preloaded libraries included")
     install_ms: float = Field(default=0.0, description="Time spent installing `requirements`")
 
