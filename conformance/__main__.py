@@ -37,6 +37,7 @@ examples:
   python -m conformance URL -n 4 --only protocol --strict
   python -m conformance URL --header Authorization=@token.txt
   python -m conformance URL --header x-api-key=env:STAGING_KEY --profile kernel --full
+  python -m conformance URL --header Authorization=@token.txt --refused-header Authorization=@expired.txt
   python -m conformance URL --smoke
   python -m conformance URL --baseline known-failures.yaml
   python -m conformance --target mine.yaml --only security
@@ -65,6 +66,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", default="lambda", help="what is claimed: lambda, kernel, open or a .yaml file")
     parser.add_argument(
         "--header", action="append", default=[], metavar="NAME=@FILE|env:VAR", help="a header to send; repeatable"
+    )
+    parser.add_argument(
+        "--refused-header",
+        action="append",
+        default=[],
+        metavar="NAME=@FILE|env:VAR",
+        help="a credential that must be refused: expired, made for another server; repeatable",
     )
     parser.add_argument("-n", dest="workers", type=int, default=0, metavar="N", help="run in N processes")
     parser.add_argument("--strict", action="store_true", help="SHOULD and derived requirements fail the run too")
@@ -132,6 +140,7 @@ def _judge(options: argparse.Namespace) -> int:
             options.endpoint,
             profile=options.profile,
             headers=options.header,
+            refused_headers=options.refused_header,
             timeout_s=options.timeout,
             file=read_target_file(options.target) if options.target else None,
         )
@@ -170,6 +179,7 @@ def _run_pytest(options: argparse.Namespace, out: Path) -> int:
         *("-p", "conformance.plugin", "-c", str(PACKAGE / "pytest.ini"), "--rootdir", str(PACKAGE)),
         *("--results", str(out), "--profile", options.profile, "--request-timeout", str(options.timeout)),
         *(f"--header={header}" for header in options.header),
+        *(f"--refused-header={header}" for header in options.refused_header),
         *(f"--{name}" for name in ("full", "smoke") if getattr(options, name)),
         *(["--fail-warnings"] if options.strict else []),
         *(["--target", str(options.target.absolute())] if options.target else []),

@@ -178,7 +178,7 @@ class Client:
         return text if len(body) <= EXCERPT_BYTES else f"{text}... ({len(body)} bytes in all)"
 
     def _curl(self, request: Request) -> str:
-        secret_names = {name.lower(): name for name, _ in self.target.credentials}
+        secret_names = {name.lower() for name, _ in (*self.target.credentials, *self.target.refused)}
         parts = ["curl", "-sS", "-i", "-X", request.method]
         for name, value in request.headers:
             if name.lower() in ("host", "content-length", "connection", "user-agent"):

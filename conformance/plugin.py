@@ -91,6 +91,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--profile", default="lambda", metavar="NAME", help="what the deployment claims: lambda, kernel, open"
     )
     group.addoption("--header", action="append", default=[], metavar="NAME=@FILE|env:VAR", help="a header; repeatable")
+    group.addoption("--refused-header", action="append", default=[], metavar="NAME=@FILE|env:VAR", help="must not do")
     group.addoption("--fail-warnings", action="store_true", help="SHOULD and derived requirements fail the run too")
     group.addoption("--full", action="store_true", help="also run what can make an endpoint slow or ill")
     group.addoption("--smoke", action="store_true", help="only the three checks of the deployment test")
@@ -180,6 +181,7 @@ def target_of(config: pytest.Config) -> Target:
             config.getoption("--endpoint"),
             profile=config.getoption("--profile"),
             headers=config.getoption("--header"),
+            refused_headers=config.getoption("--refused-header"),
             timeout_s=config.getoption("--request-timeout"),
             file=read_target_file(Path(config.getoption("--target"))) if config.getoption("--target") else None,
         )

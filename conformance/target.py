@@ -98,12 +98,14 @@ class Target:
     profile: Profile
     timeout_s: float
     credentials: tuple[Header, ...] = field(default=(), repr=False)
+    # Credentials that the endpoint must refuse, such as a token that has expired or was made for another server.
+    refused: tuple[Header, ...] = field(default=(), repr=False)
     interpreter: Interpreter = OUR_INTERPRETER
     over_stdio: bool = False
 
     def redact(self, text: str) -> str:
         """The text with every credential's value replaced."""
-        for _, value in self.credentials:
+        for _, value in (*self.credentials, *self.refused):
             # The bare token too, without its scheme; the whole value first, since it holds the token.
             for secret in (value, value.rpartition(" ")[2]):
                 if len(secret) >= 4:
@@ -163,6 +165,7 @@ def read_target(
     *,
     profile: str,
     headers: Sequence[str],
+    refused_headers: Sequence[str] = (),
     timeout_s: float,
     file: TargetFile | None = None,
     environment: Mapping[str, str] = os.environ,
@@ -191,6 +194,7 @@ def read_target(
         load_profile(profile),
         timeout_s,
         tuple(credentials),
+        tuple(read_header(option, environment) for option in refused_headers),
         interpreter=file.python if file and file.python else OUR_INTERPRETER,
         over_stdio=bool(file and file.command),
     )

@@ -69,17 +69,33 @@ def test_invalid_token_is_401_with_a_challenge(client: Client, discovery: Discov
     expect(challenge.lower().startswith("bearer"), "The 401 does not challenge for a bearer token.", got=challenge)
 
 
-@requirement("A26-02", "A25-02")
-def test_protected_resource_metadata_is_found(client: Client, discovery: Discovery) -> None:
-    """By the challenge's resource_metadata, else at the well-known place; one on another host is not asked for."""
+@requirement("A26-01", "A25-01")
+def test_named_credentials_are_refused(client: Client, discovery: Discovery) -> None:
+    """Those that only the caller can come by: expired tokens, tokens of another audience or of too narrow a scope."""
+    if not client.target.refused:
+        pytest.skip("no credential was named that must be refused (--refused-header Authorization=@file)")
+    for one in client.target.refused:
+        others = [header for header in client.target.credentials if header[0].lower() != one[0].lower()]
+        answer = ask(client, discovery.call_era, [*others, one])
+        # Any other status, 404 for a session that is another's, is said by a server that took the token.
+        past = "A credential that must be refused got past authorization."
+        expect(answer.status in (401, 403), past, expected="401 or 403", got=answer.status)
+        expect(b"inputSchema" not in answer.body, "The refusal tells the tools all the same.", got=answer.status)
+
+
+@requirement("A26-05", "A25-05")
+def test_challenge_names_the_scope(client: Client, discovery: Discovery) -> None:
     bearer(client)
+    challenge = ask(client, discovery.call_era, []).header("www-authenticate") or ""
+    expect(re.search(r"\bscope=", challenge), "The challenge does not say which scope is needed.", got=challenge)
+
+
+def protected_resource_metadata(client: Client, discovery: Discovery) -> dict[str, object]:
+    """By the challenge's resource_metadata, else at the well-known place; one on another host is not asked for."""
     challenge = ask(client, discovery.call_era, []).header("www-authenticate") or ""
     endpoint = client.target.endpoint
     told = METADATA.search(challenge)
-    places = [
-        f"/.well-known/oauth-protected-resource{endpoint.path.rstrip('/')}",
-        "/.well-known/oauth-protected-resource",
-    ]
+    places = [f"{WELL_KNOWN}{endpoint.path.rstrip('/')}", WELL_KNOWN]
     if told:
         url = urlsplit(told[1])
         if url.netloc != endpoint.authority:
@@ -97,8 +113,31 @@ def test_protected_resource_metadata_is_found(client: Client, discovery: Discove
         raise NonConformance(
             "The protected resource metadata is not JSON.", got=answer.body.decode("latin-1")
         ) from None
-    servers = found.get("authorization_servers") if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        raise NonConformance("The protected resource metadata is not a JSON object.", got=found)
+    return found
+
+
+@requirement("A26-02", "A25-02")
+def test_protected_resource_metadata_is_found(client: Client, discovery: Discovery) -> None:
+    bearer(client)
+    found = protected_resource_metadata(client, discovery)
+    servers = found.get("authorization_servers")
     expect(isinstance(servers, list) and servers, "The metadata names no authorization server.", got=found)
+
+
+@requirement("A26-04", "A25-04")
+def test_metadata_is_about_this_endpoint(client: Client, discovery: Discovery) -> None:
+    """A client asks for a token for `resource`, and drops metadata about another place: behind a proxy that rewrites
+    the host, or a stage prefix the server does not know of, nobody can log in."""
+    bearer(client)
+    resource = protected_resource_metadata(client, discovery).get("resource")
+    told = urlsplit(str(resource))
+    endpoint = client.target.endpoint
+    here = f"{endpoint.path.partition('?')[0].rstrip('/')}/"
+    same = (told.scheme, told.netloc) == (endpoint.scheme, endpoint.authority)
+    within = here.startswith(f"{told.path.rstrip('/')}/")
+    expect(same and within, "The metadata's resource is another place.", expected=endpoint.url, got=resource)
 
 
 @requirement("A26-03", "A25-03")

@@ -48,7 +48,12 @@ def noticed(base: str, fault: str, part: str, check: str) -> str:
     keyword = "absent_origin or original_keys" if check == SCHEMA_CHECK else check
     options = ["--only", part, "-k", keyword, "--strict", "--timeout", "6", "--json"]
     if fault in mutants.TOKENS:
-        options += ["--header", "Authorization=env:MATRIX_TOKEN"]
+        options += [
+            "--header",
+            "Authorization=env:MATRIX_TOKEN",
+            "--refused-header",
+            "Authorization=env:MATRIX_EXPIRED",
+        ]
     with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
         run_suite([f"{base}/{fault}/mcp/", *options, "--out", out])
         report = json.loads((Path(out) / "report.json").read_text())
@@ -58,7 +63,7 @@ def noticed(base: str, fault: str, part: str, check: str) -> str:
 
 def run(argv: Sequence[str]) -> int:
     """Prints the table; returns the exit code."""
-    os.environ |= {"MATRIX_TOKEN": "Bearer the-right-token"}
+    os.environ |= {"MATRIX_TOKEN": "Bearer the-right-token", "MATRIX_EXPIRED": "Bearer the-expired-token"}
     rows = [
         (part, fault, check)
         for part, tables in TABLES.items()

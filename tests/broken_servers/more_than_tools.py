@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 META = "io.modelcontextprotocol"
-TOKEN = "Bearer the-right-token"
+TOKEN, EXPIRED = "Bearer the-right-token", "Bearer the-expired-token"
 PROMPTS = [{"name": "greet", "arguments": [{"name": "whom", "required": True}]}, {"name": "plain"}]
 RESOURCES = [{"uri": "test://one", "name": "one"}]
 sessions: set[str] = set()
@@ -114,10 +114,13 @@ def authorization(fault: str, headers: Callable[[str], str | None], query: str) 
         return None
     if fault == "oauth-invalid-is-403":
         return 403, ""
-    return 401, f'Bearer realm="{TOKEN}"' if fault == "oauth-challenge-leaks" else "Bearer"
+    if fault == "oauth-expired-taken" and headers("authorization") == EXPIRED:
+        return None
+    scope = "" if fault == "oauth-scope-untold" else 'scope="run"'
+    return 401, f'Bearer realm="{TOKEN}", {scope}' if fault == "oauth-challenge-leaks" else f"Bearer {scope}"
 
 
-def metadata(fault: str, path: str) -> tuple[int, dict[str, Any]] | None:
+def metadata(path: str, host: str) -> tuple[int, dict[str, Any]] | None:
     """Protected resource metadata at its well-known place."""
     if not path.startswith("/.well-known/oauth-protected-resource"):
         return None
@@ -126,4 +129,5 @@ def metadata(fault: str, path: str) -> tuple[int, dict[str, Any]] | None:
     if named in ("", "oauth-metadata-missing"):
         return 404, {}
     servers = [] if named == "oauth-metadata-empty" else ["https://auth.example.com"]
-    return 200, {"resource": "http://127.0.0.1/", "authorization_servers": servers}
+    place = "elsewhere.example.com" if named == "oauth-metadata-of-another" else f"{host}/{named}/mcp"
+    return 200, {"resource": f"http://{place}", "authorization_servers": servers}

@@ -152,6 +152,9 @@ TOKENS: dict[str, str] = {
     "oauth-invalid-is-403": "invalid_token_is_401_with_a_challenge",
     "oauth-metadata-missing": "protected_resource_metadata_is_found",
     "oauth-metadata-empty": "protected_resource_metadata_is_found",
+    "oauth-metadata-of-another": "metadata_is_about_this_endpoint",
+    "oauth-scope-untold": "challenge_names_the_scope",
+    "oauth-expired-taken": "named_credentials_are_refused",
     "oauth-token-in-query": "token_in_the_query_is_refused",
     "oauth-challenge-leaks": "other_credentials_are_refused",
 }

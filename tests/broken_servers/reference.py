@@ -129,7 +129,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     call.query = scope["query_string"].decode()
     if call.fault.endswith(("-older", "-in-schema")):
         call.fault = call.fault.rpartition("-older")[0] or call.fault.rpartition("-in-schema")[0]
-    told = more_than_tools.metadata(call.fault, scope["path"])
+    told = more_than_tools.metadata(scope["path"], call.header("host") or "")
     if told is not None:
         await _send(send, told[0], json.dumps(told[1]).encode(), [(b"content-type", b"application/json")])
         return

@@ -1,6 +1,7 @@
 """Every check is seen failing on a server that is broken in just that way, and passing on the correct one."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -71,12 +72,14 @@ def test_credentials(
 @pytest.mark.parametrize(("fault", "check"), [("oauth", "credentials"), *mutants.TOKENS.items()])
 def test_bearer_tokens(reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, check: str) -> None:
     monkeypatch.setenv("TOKEN", "Bearer the-right-token")
+    monkeypatch.setenv("EXPIRED", "Bearer the-expired-token")
     url = f"{reference}/{fault}/mcp/"
-    out = ["--header", "Authorization=env:TOKEN", "--json", "--out", str(tmp_path)]
+    tokens = ["--header", "Authorization=env:TOKEN", "--refused-header", "Authorization=env:EXPIRED"]
+    out = [*tokens, "--json", "--out", str(tmp_path)]
     code = run([url, "--only", "protocol", "-k", check, "--strict", *out])
     assert code == (0 if fault == "oauth" else 1)
     for path in tmp_path.iterdir():
-        assert "the-right-token" not in path.read_text(), path.name
+        assert not {"the-right-token", "the-expired-token"} & set(re.findall(r"[\w-]+", path.read_text())), path.name
 
 
 @pytest.mark.parametrize("fault", plain.FAULTS)
