@@ -3,10 +3,10 @@
 Everything reported is computed from these files. This module reads and writes them and judges nothing.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -108,10 +108,11 @@ class RowWriter:
     """Appends rows to a JSON Lines file as they happen, so that an interrupted run keeps what it saw."""
 
     def __init__(self, path: Path) -> None:
-        self._file: IO[str] = path.open("a", encoding="utf-8", buffering=1 << 16)
+        # Half of a surrogate pair, which an endpoint may say in JSON, is written as the escape that JSON has for it.
+        self._file: IO[str] = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1 << 16)
 
     def write(self, row: Row) -> None:
-        self._file.write(_encode(_as_dict(row)) + "\n")
+        self._file.write(row_line(row))
 
     def flush(self) -> None:
         self._file.flush()
@@ -185,12 +186,27 @@ def _read_file(path: Path) -> Iterable[Row]:
             raise BadRecord(f"{path}, line {number}, is not a row of a load run: {error}") from error
 
 
-# json.dumps with options builds an encoder for every call: 32 us against 13 us a row, measured.
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+def row_line(row: Row) -> str:
+    """A row as one line of JSON: what json.dumps makes of its fields, for less: a generator that writes a thousand a
+    second pays for each."""
+    cold = "null" if row.cold is None else "true" if row.cold else "false"
+    timing = "null"
+    if row.server_timing is not None:
+        timing = "{" + ",".join([f"{encode_basestring(name)}:{ms!r}" for name, ms in row.server_timing.items()]) + "}"
+    return (
+        f'{{"index":{row.index},"stage":{_text(row.stage)},"scenario":{_text(row.scenario)},"era":{_text(row.era)},'
+        f'"intended_s":{row.intended_s!r},"sent_s":{_number(row.sent_s)},"first_byte_s":{_number(row.first_byte_s)},'
+        f'"done_s":{_number(row.done_s)},"latency_ms":{_number(row.latency_ms)},"service_ms":{_number(row.service_ms)},'
+        f'"status":{_number(row.status)},"outcome":"{row.outcome}","error":{_text(row.error)},'
+        f'"lambda_request_id":{_text(row.lambda_request_id)},"environment_id":{_text(row.environment_id)},'
+        f'"invocation":{_number(row.invocation)},"init_type":{_text(row.init_type)},"cold":{cold},'
+        f'"server_timing":{timing},"bytes":{_number(row.bytes)}}}\n'
+    )
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(Row))
+
+def _text(value: str | None) -> str:
+    return "null" if value is None else encode_basestring(value)
 
 
-def _as_dict(row: Row) -> dict[str, Any]:
-    """dataclasses.asdict deep-copies; at a thousand rows a second that is felt."""
-    return {name: getattr(row, name) for name in _FIELDS}
+def _number(value: float | None) -> str:
+    return "null" if value is None else repr(value)

@@ -305,7 +305,7 @@ _DURATION = re.compile(r';\s*dur\s*=\s*"?([0-9]+(?:\.[0-9]+)?)"?\s*(?:;|$)')
 def parse_server_timing(value: str) -> dict[str, float]:
     """`init;dur=812.3, exec;dur=12.4` as {"init": 812.3, "exec": 12.4}; entries without a duration are left out."""
     found: dict[str, float] = {}
-    for entry in _ENTRY.findall(value):
+    for entry in _ENTRY.findall(value) if '"' in value else value.split(","):
         duration = _DURATION.search(entry)
         if duration:
             found[entry.partition(";")[0].strip()] = float(duration[1])
