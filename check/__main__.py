@@ -73,12 +73,18 @@ def run(argv: list[str]) -> int:
     code = gravest([step.exit_code for step in steps.values()] + ([problem.code] if problem else []))
     table = rows(steps, info)
     index = page.write(
-        out, endpoint=endpoint, verdict=MEANING[code], started=started, rows=table, steps=list(steps.values())
+        out,
+        endpoint=endpoint,
+        verdict=MEANING[code],
+        started=started,
+        rows=table,
+        steps=list(steps.values()),
+        problem=str(problem or ""),
     )
     latest = Path("out") / "index.html"
     if out.parent == latest.parent:
         # The page of the newest run at a fixed place; its links are relative to its own directory.
-        latest.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={out.name}/index.html">\n')
+        page.point(latest, index)
     record = verdict_of(endpoint, code, str(problem or ""), started, table, list(steps.values()))
     (out / "verdict.json").write_text(record.to_json() + "\n", encoding="utf-8")
     if arguments.json:

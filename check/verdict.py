@@ -124,7 +124,7 @@ def _links(step: Step, *names: str) -> tuple[tuple[str, str], ...]:
 
 def _conformance(step: Step) -> list[Row]:
     report = read(step, "report.json")
-    links = _links(step, "report.json", "junit.xml", "checks.jsonl")
+    links = _links(step, "report.html", "scorecard.html", "report.json", "junit.xml", "checks.jsonl")
     if not report:
         return [Row("conformance", "fail", step.verdict, links)]
     found = []
@@ -188,7 +188,7 @@ def _coldstart(step: Step) -> Row:
 
 def _report(step: Step) -> Row:
     summary = read(step, "summary.json")
-    links = _links(step, "summary.md", "report.png", "summary.json", "events.jsonl")
+    links = _links(step, "report.html", "summary.md", "summary.json", "events.jsonl")
     if not summary:
         return Row("logs and cost", _standing(step), step.verdict, links)
     failures = ", ".join(f"{found['count']} {name}" for name, found in summary["failures"].items())

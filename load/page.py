@@ -27,22 +27,39 @@ INK = "#0a0b0c"
 COLOURS = {"warm": "#2f7ed8", "cold": "#e4781f", "unknown": "#8a8f98", "failed": "#d33a49"}
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8883; --soft: #8882; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem;
-       color: #1a1c1f; background: #fff; }
-@media (prefers-color-scheme: dark) { body { color: #e6e8eb; background: #15171a; } }
-h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-.verdict { display: inline-block; padding: .1rem .6rem; border-radius: .4rem; color: #fff; font-weight: 600; }
-.passed { background: #23803f; } .failed, .unreachable { background: #c22f3d; }
-.inconclusive, .interrupted { background: #a86400; }
+:root { color-scheme: light dark; --ink: #1b1f24; --dim: #57606a; --line: #d0d7de; --paper: #fff; --soft: #f6f8fa;
+        --link: #0b57a4; --pass: #116329; --fail: #a40e26; --warn: #7d4e00; }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --dim: #9aa4af; --line: #3d444d; --paper: #0d1117; --soft: #161b22; --link: #79b8ff;
+          --pass: #56d364; --fail: #ff8e87; --warn: #e3b341; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 72rem; padding: 1.5rem 1.25rem 3rem; background: var(--paper); color: var(--ink);
+       font: 1rem/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2.25rem 0 .5rem; }
+p { margin: 0 0 .5rem; overflow-wrap: anywhere; } .note { color: var(--dim); }
+.verdict { font-weight: 600; } .passed { color: var(--pass); } .failed, .unreachable { color: var(--fail); }
+.inconclusive, .interrupted { color: var(--warn); }
 table { border-collapse: collapse; width: 100%; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); }
-th { text-align: left; font-weight: 600; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-tr.total { background: var(--soft); } .wide { overflow-x: auto; } .note { opacity: .75; }
-figure { margin: 0; overflow-x: auto; } svg { width: 100%; min-width: 44rem; height: auto; } code { font-size: .92em; }
-th, td { white-space: nowrap; } td:last-child:not(.n) { white-space: normal; min-width: 15rem; }
-.says { display: inline-block; white-space: normal; min-width: 15rem; max-width: 36rem; }
+th, td { padding: .35rem 1.25rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left;
+         vertical-align: top; white-space: nowrap; }
+thead th { color: var(--dim); font-weight: 400; font-size: .875rem; } tbody th { font-weight: 600; }
+.n { text-align: right; font-variant-numeric: tabular-nums; } th:last-child, td:last-child { padding-right: 0; }
+tr.total { background: var(--soft); }
+td:last-child:not(.n) { white-space: normal; min-width: 15rem; }
+.says { display: inline-block; white-space: normal; min-width: 15rem; max-width: 36rem; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; } svg { display: block; width: 100%; min-width: 44rem; height: auto; }
+.wide:focus-visible { outline: 3px solid var(--link); } code { font: .875rem/1.4 ui-monospace, monospace; }
+@media (max-width: 40rem) { tbody th { white-space: normal; min-width: 8rem; } }
+@media print {
+  :root { color-scheme: light; } body { max-width: none; padding: 0; font-size: 9pt; }
+  h2 { break-after: avoid; } tr, svg { break-inside: avoid; } .wide { overflow: visible; } svg { min-width: 0; }
+  th, td { padding-right: .75rem; white-space: normal; } .says, td:last-child:not(.n) { min-width: 0; }
+}
 """
+
+_MARKS = {"passed": "✓", "failed": "✗", "unreachable": "✗"}
+"""So that a verdict is not told by its colour alone; the others are open questions."""
 
 
 def page(summary: Summary, rows: Sequence[Row], server: ServerSide | None = None) -> str:
@@ -52,8 +69,8 @@ def page(summary: Summary, rows: Sequence[Row], server: ServerSide | None = None
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<title>Load {escape(summary.profile)}: {summary.verdict}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>Load {escape(summary.profile)} <span class='verdict {summary.verdict}'>{summary.verdict}</span></h1>",
+        f"<title>Load {escape(summary.profile)}: {summary.verdict}</title><style>{_STYLE}</style></head><body><main>",
+        f"<h1>Load {escape(summary.profile)}: {_badge(summary.verdict, summary.verdict)}</h1>",
         f"<p>{escape(summary.reason)}.</p>",
         f"<p class='note'>{escape(summary.endpoint)} · {started} · {summary.duration_s:g} s · seed {summary.seed}</p>",
         f"<p>{counts.sent} of {counts.planned} planned requests sent ({summary.rates.sent_per_s:g} of "
@@ -79,20 +96,29 @@ def page(summary: Summary, rows: Sequence[Row], server: ServerSide | None = None
     parts += ["<h2>Stages</h2>", _stages(summary)]
     if summary.errors:
         parts += ["<h2>Failures</h2>", _errors(summary)]
-    parts.append(
-        f"<p class='note'>{escape(' · '.join(f'{k} {v}' for k, v in summary.versions.items()))}</p></body></html>"
-    )
+    versions = " · ".join(f"{name} {version}" for name, version in summary.versions.items())
+    parts.append(f"<p class='note'>{escape(versions)}</p></main></body></html>")
     return "\n".join(part for part in parts if part)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[int], total: bool = False) -> str:
-    def cells(tag: str, row: Sequence[str]) -> str:
-        return "".join(f"<{tag}{' class=n' if i in numbers else ''}>{cell}</{tag}>" for i, cell in enumerate(row))
+def _table(
+    title: str, head: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[int], total: bool = False
+) -> str:
+    """A table in a box of its own that scrolls; the first cell of a row names it, and an empty head is no header."""
 
+    def cells(tags: Sequence[str], row: Sequence[str]) -> str:
+        kinds = (" class='n'" if i in numbers else "" for i in range(len(row)))
+        return "".join(
+            f"<{tag}{kind}>{cell}</{tag.split()[0]}>" for tag, kind, cell in zip(tags, kinds, row, strict=True)
+        )
+
+    top = cells(["th scope='col'" if name else "td" for name in head], head)
+    tags = ["th scope='row'", *["td"] * (len(head) - 1)]
     body = "".join(
-        f"<tr{' class=total' if total and i == 0 else ''}>{cells('td', row)}</tr>" for i, row in enumerate(rows)
+        f"<tr{' class=total' if total and i == 0 else ''}>{cells(tags, row)}</tr>" for i, row in enumerate(rows)
     )
-    return f"<div class='wide'><table><thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table></div>"
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div class='wide' tabindex='0' role='region' aria-label='{escape(title)}'>{table}</div>"
 
 
 def _gate(summary: Summary) -> str:
@@ -106,11 +132,11 @@ def _gate(summary: Summary) -> str:
         )
         for one in summary.gate
     ]
-    return _table(("threshold", "verdict", "observed", "n", "note"), rows, {2, 3})
+    return _table("Thresholds", ("threshold", "verdict", "observed", "n", "note"), rows, {2, 3})
 
 
 def _badge(kind: str, text: str) -> str:
-    return f"<span class='verdict {kind}'>{text}</span>"
+    return f"<span class='verdict {kind}'>{_MARKS.get(kind, '?')} {escape(text)}</span>"
 
 
 def _fitness(summary: Summary) -> str:
@@ -124,7 +150,7 @@ def _fitness(summary: Summary) -> str:
         )
         for check in summary.fitness
     ]
-    return _table(("check", "", "observed", "limit", "note"), rows, {2, 3})
+    return _table("Fit to judge by", ("check", "verdict", "observed", "limit", "note"), rows, {2, 3})
 
 
 def _latencies(summary: Summary) -> str:
@@ -140,7 +166,7 @@ def _latencies(summary: Summary) -> str:
     ]
     head = ("scenario", "temperature", "n", "failed", "p50", "p90", "p95", "p99", "max")
     note = "<p class='note'>ms; ~ marks a percentile that so few requests cannot carry.</p>"
-    return _table(head, rows, set(range(2, 9)), total=True) + note
+    return _table("Latency", head, rows, set(range(2, 9)), total=True) + note
 
 
 def _server_side(server: ServerSide) -> str:
@@ -155,7 +181,9 @@ def _server_side(server: ServerSide) -> str:
     ]
     badge = _badge({"agreed": "passed", "disagreed": "failed"}.get(server.verdict, server.verdict), server.verdict)
     said = f"<p>{badge} {escape(server.reason)}; {server.cold_by_both} cold by both. {escape(server.log_group)}</p>"
-    return said + _table(("ms", "n", "p50", "p90", "p95", "p99", "max"), rows, set(range(1, 7)))
+    return said + _table(
+        "By the function's own log", ("ms", "n", "p50", "p90", "p95", "p99", "max"), rows, set(range(1, 7))
+    )
 
 
 def _stages(summary: Summary) -> str:
@@ -163,7 +191,7 @@ def _stages(summary: Summary) -> str:
         (escape(stage.stage), str(stage.requests), str(stage.errors), str(stage.cold), *latency_cells(stage.latency_ms))
         for stage in summary.stages
     ]
-    return _table(("stage", "n", "failed", "cold", "p50", "p90", "p95", "p99", "max"), rows, set(range(1, 9)))
+    return _table("Stages", ("stage", "n", "failed", "cold", "p50", "p90", "p95", "p99", "max"), rows, set(range(1, 9)))
 
 
 def _errors(summary: Summary) -> str:
@@ -171,7 +199,7 @@ def _errors(summary: Summary) -> str:
         (escape(kind.outcome), str(kind.count), _says(kind.error), escape(kind.example_request_id or ""))
         for kind in summary.errors
     ]
-    return _table(("outcome", "count", "says", "example request id"), rows, {1})
+    return _table("Failures", ("outcome", "count", "says", "example request id"), rows, {1})
 
 
 def _says(text: str) -> str:
@@ -204,7 +232,9 @@ def _figure(title: str, draw: Callable[[Axes], bool]) -> str:
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r'id="([^"]+)"', lambda m: f'id="{_slug(title)}-{m[1]}"', svg)
     svg = re.sub(r"(#)((?:m|p|image|C)[0-9a-f_]+|[A-Za-z]+_[0-9]+)\b", lambda m: f"#{_slug(title)}-{m[2]}", svg)
-    return f"<h2>{escape(title)}</h2><figure role='img' aria-label='{escape(title)}'>{svg}</figure>"
+    svg = svg.replace("<svg", f"<svg role='img' aria-label='{escape(title)}'", 1)
+    name = escape(f"{title}, plot")
+    return f"<h2>{escape(title)}</h2><div class='wide' tabindex='0' role='region' aria-label='{name}'>{svg}</div>"
 
 
 def _slug(title: str) -> str:

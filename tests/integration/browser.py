@@ -115,11 +115,13 @@ class Browser:
     async def close(self) -> None:
         await self._open.aclose()
 
-    def page(self, url: str, *, width: int = 1200, height: int = 900, dark: bool = False) -> "Page":
-        """A new page, once it has loaded."""
-        return self.wait(self._page(url, width, height, dark))
+    def page(
+        self, url: str, *, width: int = 1200, height: int = 900, dark: bool = False, media: str = "screen"
+    ) -> "Page":
+        """A new page, once it has loaded; `media` is screen or print."""
+        return self.wait(self._page(url, width, height, dark, media))
 
-    async def _page(self, url: str, width: int, height: int, dark: bool) -> "Page":
+    async def _page(self, url: str, width: int, height: int, dark: bool, media: str) -> "Page":
         ws = await self._open.enter_async_context(self._http.ws_connect(self._url, max_msg_size=0))
         look = Look()
         tools = DevTools(ws, look)
@@ -131,7 +133,7 @@ class Browser:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         await tools.ask("Emulation.setDeviceMetricsOverride", **metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        await tools.ask("Emulation.setEmulatedMedia", features=[scheme])
+        await tools.ask("Emulation.setEmulatedMedia", media=media, features=[scheme])
         await tools.ask("Page.navigate", url=url)
         await tools.loaded.wait()
         return Page(self, tools, look)

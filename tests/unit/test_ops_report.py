@@ -149,7 +149,7 @@ def test_the_page_holds_everything_in_one_file(run_of_a_bad_hour):
     run(["report", "--from", str(run_of_a_bad_hour)], surroundings())
     page = (run_of_a_bad_hour / "report.html").read_text()
     assert "data:image/png;base64,iVBOR" in page
-    assert "<td>cold</td><td>4</td>" in page
+    assert '<th scope="row">cold</th><td>4</td>' in page
     assert "http" not in page
 
 
