@@ -160,6 +160,13 @@ def test_by_keyboard_alone(page: Page) -> None:
     assert page.run("document.activeElement.id") == "run", "Escape lets Tab out of the editor"
 
 
+def test_pages_of_this_machine_reach_the_function_and_no_others(chromium: Browser, product: LocalStack) -> None:
+    page = chromium.page(product.ready["console"].replace("127.0.0.1", "localhost"))
+    assert "Result\n42" in run(page, "6 * 7")
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    assert product.call(call, origin="http://pages.example").status == 403
+
+
 def test_copied_as_curl_it_gives_the_same(page: Page) -> None:
     code = "print(\"it's\", '$HOME', '\\\\')"
     run(page, code)
@@ -170,6 +177,11 @@ def test_copied_as_curl_it_gives_the_same(page: Page) -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
     assert "it's $HOME" in done.stdout
     assert "it's $HOME \\\n" in page.run("document.querySelector('#parts pre').textContent")
+    page.run("document.querySelector('#requirements').value = 'humanize==4.9.0, six'")
+    page.run("document.querySelector('#curl').click()")
+    page.wait_for("document.querySelector('#copied').value.includes('humanize')")
+    body = shlex.split(page.run("document.querySelector('#copied').value"))[-1]
+    assert json.loads(body)["params"]["arguments"]["requirements"] == ["humanize==4.9.0", "six"]
 
 
 def test_the_key_is_asked_for_and_kept_nowhere_and_cold_is_told_from_warm(chromium: Browser, tmp_path: Path) -> None:
