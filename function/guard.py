@@ -6,12 +6,15 @@ lines here can go. The guard must not run tools or keep state.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, KNOWN_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
+
+import batch
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -74,12 +77,39 @@ class Guard:
                 # A GET would open a stream that never ends, until the function's timeout.
                 raise Refusal(405, headers=[(b"allow", b"POST")])
             body = await _read_body(receive, headers)
-            if _check_message(body, _single(headers, b"mcp-protocol-version")):
-                await self.app({**scope, "headers": headers}, _replay(body, receive), send)
-                return
-            raise Refusal(202)
+            messages = batch.split(body, _single(headers, b"mcp-protocol-version"))
+            if messages is None:
+                await self._answer({**scope, "headers": headers}, _replay(body, receive), send, body)
+            else:
+                await self._answer_batch({**scope, "headers": headers}, send, messages)
+        except batch.Unfit as unfit:
+            await Refusal(400, INVALID_REQUEST, str(unfit)).send(send)
         except Refusal as refusal:
             await refusal.send(send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        if not _check_message(body, _single(scope["headers"], b"mcp-protocol-version")):
+            raise Refusal(202)
+        await self.app(scope, receive, send)
+
+    async def _answer_batch(self, scope: Scope, send: Send, messages: list[bytes]) -> None:
+        """Answers each message in turn as if it had come by itself, then all at once."""
+        answers, rules = [], batch.Rules()
+        headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
+        for body in messages:
+            kept = batch.Kept()
+            try:
+                _refuse_in_a_batch(body, rules)
+                length = (b"content-length", str(len(body)).encode())
+                await self._answer({**scope, "headers": [*headers, length]}, _replay(body, _silence), kept, body)
+            except Refusal as refusal:
+                await refusal.send(kept)
+            answers.append(kept)
+        status, media, body = batch.join(answers)
+        typed = [(b"content-type", media.encode())] if media else []
+        length = (b"content-length", str(len(body)).encode())
+        await send({"type": "http.response.start", "status": status, "headers": [length, *typed]})
+        await send({"type": "http.response.body", "body": body})
 
     def _check_origin(self, headers: list[tuple[bytes, bytes]]) -> None:
         """2025-11-25 basic/transports, Security Warning: an Origin that is present and not allowed is 403."""
@@ -139,6 +169,21 @@ def _replay(body: bytes, rest: Receive) -> Receive:
     return receive
 
 
+async def _silence() -> Message:
+    """The rest of a transport that says nothing more: each answer of a batch is kept, so none can be cut off."""
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets the event")
+
+
+def _refuse_in_a_batch(body: bytes, rules: batch.Rules) -> None:
+    message = json.loads(body)
+    why = rules.refuse(message)
+    if why:
+        request_id = message.get("id")
+        told = request_id if isinstance(request_id, str | int) and not isinstance(request_id, bool) else None
+        raise Refusal(400, INVALID_REQUEST, why, request_id=told)
+
+
 def _check_message(body: bytes, header_version: str) -> bool:
     """Whether the SDK shall see this message. False: accepted and nothing to do (202). Raises Refusal."""
     try:
@@ -146,7 +191,7 @@ def _check_message(body: bytes, header_version: str) -> bool:
     except (UnicodeDecodeError, ValueError, RecursionError):
         raise Refusal(400, PARSE_ERROR, "Body is not JSON in UTF-8") from None
     if not isinstance(message, dict):
-        raise Refusal(400, INVALID_REQUEST, "Body must be one JSON-RPC object, not a batch or a bare value")
+        raise Refusal(400, INVALID_REQUEST, "Body must be one JSON-RPC object; only 2025-03-26 has batches")
     request_id = message.get("id")
     if "id" in message and (isinstance(request_id, bool) or not isinstance(request_id, str | int)):
         raise Refusal(400, INVALID_REQUEST, "id must be a string or an integer")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import batch
 from guard import MAX_BODY_BYTES, Guard, Message, Receive, Scope, Send
 
 META = "io.modelcontextprotocol/protocolVersion"
@@ -63,7 +64,9 @@ def test_let_through(body: dict[str, Any], headers: dict[str, str]) -> None:
         pytest.param(b"", {}, (400, -32700), id="empty"),
         pytest.param(b'"\xff"', {}, (400, -32700), id="not-utf8"),
         pytest.param(b"[" * 100_000, {}, (400, -32700), id="too-deep"),
-        pytest.param([CALL], {}, (400, -32600), id="batch"),
+        pytest.param([CALL], {"mcp-protocol-version": "2025-11-25"}, (400, -32600), id="batch"),
+        pytest.param([], {}, (400, -32600), id="batch-of-nothing"),
+        pytest.param([CALL] * 17, {}, (400, -32600), id="batch-of-many"),
         pytest.param(CALL | {"id": None}, {}, (400, -32600), id="id-null"),
         pytest.param(CALL | {"id": 1.5}, {}, (400, -32600), id="id-float"),
         pytest.param(CALL | {"id": True}, {}, (400, -32600), id="id-bool"),
@@ -116,3 +119,53 @@ def test_configured_origins_are_allowed() -> None:
         json.dumps(CALL).encode(), {"origin": "https://app.example.com"}, origins=["https://app.example.com/"]
     )
     assert status == 200
+
+
+RUN = CALL | {"method": "tools/call", "params": {"name": "execute_python", "arguments": {"code": "1"}}}
+
+
+@pytest.mark.parametrize("headers", [{}, {"mcp-protocol-version": "2025-03-26"}], ids=["no-version", "2025-03-26"])
+def test_batch_is_answered_message_by_message(headers: dict[str, str]) -> None:
+    messages = [CALL, CALL | {"id": "b", "method": "ping"}, RUN]
+    assert ask(json.dumps(messages).encode(), headers) == (200, messages)
+
+
+@pytest.mark.parametrize(
+    ("refused", "code"),
+    [
+        pytest.param(RUN | {"id": 9}, -32600, id="second-run"),
+        pytest.param(CALL | {"id": 9, "method": "initialize"}, -32600, id="initialize"),
+        pytest.param(CALL | {"id": 9, "params": []}, -32602, id="what-is-refused-by-itself"),
+    ],
+)
+def test_one_message_of_a_batch_is_refused_and_the_others_served(refused: dict[str, Any], code: int) -> None:
+    status, (first, told, last) = ask(json.dumps([RUN, refused, CALL]).encode())
+    assert (status, first, last) == (200, RUN, CALL)
+    assert (told["id"], told["error"]["code"]) == (9, code)
+
+
+def test_batch_of_responses_alone_is_accepted() -> None:
+    assert ask(json.dumps([{"jsonrpc": "2.0", "id": 1, "result": {}}] * 2).encode()) == (202, None)
+
+
+def kept(status: int, media: str, body: bytes) -> batch.Kept:
+    one = batch.Kept()
+    one.status, one.media, one.body = status, media, body
+    return one
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        pytest.param(
+            [(200, "text/event-stream", b"data: 1\r\n\r\n"), (202, "", b""), (400, "application/json", b"{}")],
+            (200, "text/event-stream", b"data: 1\r\n\r\nevent: message\r\ndata: {}\r\n\r\n"),
+            id="an-error-among-events",
+        ),
+        pytest.param(
+            [(200, "application/json", b"{}"), (406, "", b"")], (406, "", b""), id="no-answer-would-be-acceptable"
+        ),
+    ],
+)
+def test_answers_of_a_batch_become_one(answers: list[tuple[int, str, bytes]], expected: tuple[int, str, bytes]) -> None:
+    assert batch.join([kept(*one) for one in answers]) == expected

@@ -178,7 +178,8 @@ def messages(answer: Mapping[str, Any]) -> Iterator[Any]:
     if not body:
         expect(answer["statusCode"] in (202, 405), "no body", answer)
     elif kind.startswith("application/json"):
-        yield json.loads(body)
+        found = json.loads(body)
+        yield from found if isinstance(found, list) else [found]
     elif kind.startswith("text/event-stream"):
         for line in body.replace("\r\n", "\n").split("\n"):
             if line.startswith("data:") and line[5:].strip():
@@ -218,37 +219,45 @@ class Surface:
         expect(isinstance(answer["body"], str), "no text for a body", answer)
         if event["path"].endswith("/health"):
             return
-        asked = self.asked(event)
-        answered = 0
+        waiting, answered = self.asked(event), 0
+        most = max(1, len(waiting))
         for message in messages(answer):
             expect(isinstance(message, dict) and message.get("jsonrpc") == "2.0", "no JSON-RPC message", message)
             if "method" in message:
                 expect("id" not in message, "a request to the client", message)
                 continue
             answered += 1
-            self.check_response(asked, event, message)
-        expect(answered <= 1, "more than one response", answer["body"])
+            self.check_response(waiting, event, message)
+        expect(answered <= most, "more responses than requests", answer["body"])
 
     @staticmethod
-    def asked(event: Mapping[str, Any]) -> dict[str, Any]:
+    def asked(event: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The message, or those of a batch."""
         try:
             given = event["body"] or ""
             body = base64.b64decode(given) if event["isBase64Encoded"] else given.encode()
             found = json.loads(body.decode())
         except (ValueError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) else {}
+            return []
+        return [one for one in (found if isinstance(found, list) else [found]) if isinstance(one, dict)]
 
-    def check_response(self, asked: Mapping[str, Any], event: Mapping[str, Any], message: Mapping[str, Any]) -> None:
+    def check_response(
+        self, waiting: list[dict[str, Any]], event: Mapping[str, Any], message: Mapping[str, Any]
+    ) -> None:
+        """Holds a response against the request of its id, which is taken from those that wait."""
         expect(("result" in message) != ("error" in message), "neither result nor error, or both", message)
         expect(OWN_FAULT not in json.dumps(message), "a fault of ours", message)
         if "error" in message:
             error = message["error"]
             expect(isinstance(error.get("code"), int) and isinstance(error.get("message"), str), "error", error)
             expect(error["code"] != -32603, "an internal error", message)
-            expect(message.get("id") in (None, asked.get("id")), "another id", message)
+        asked = next((one for one in waiting if one.get("id") == message.get("id")), None)
+        if asked is None:
+            expect("error" in message and message.get("id") is None, "another id", message)
             return
-        expect(message.get("id") == asked.get("id"), "another id", message)
+        waiting.remove(asked)
+        if "error" in message:
+            return
         method, result = str(asked.get("method")), message["result"]
         told = next((value for name, value in event["headers"].items() if name.lower() == "mcp-protocol-version"), "")
         revision = MODERN if told.strip() == MODERN else "2025-11-25"
