@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from ops import error_groups, exports, records
+from ops import error_groups, exports, parquet, records
 from ops.aws import aws_sentences
 from ops.command import (
     Selection,
@@ -40,8 +40,6 @@ EXAMPLES = """examples:
   python -m ops logs errors --since 24h                         grouped by message, with a sample id each
   python -m ops logs pull --since 2026-11-24T03:00 --until 2026-11-24T04:00 --out night
 """
-# pandas imports pyarrow wherever it finds it, and so would the interpreter's template processes.
-_NO_PARQUET = "no Parquet, which takes pyarrow: any tool that writes it reads the JSON Lines"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,9 +62,7 @@ def run(args: argparse.Namespace, around: Surroundings) -> int:
 
 
 def _output_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--output", choices=tuple(exports.WRITERS), default="text", help=f"format (default text; {_NO_PARQUET})"
-    )
+    parser.add_argument("--output", choices=tuple(exports.WRITERS), default="text", help="format (default text)")
     parser.add_argument("--out", metavar="DIR", help="also keep the raw events in this folder")
 
 
@@ -84,7 +80,7 @@ def _filter_flags(parser: argparse.ArgumentParser) -> None:
 def _pull_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="folder for the files (default out/logs-<UTC time>)")
     parser.add_argument(
-        "--output", choices=("text", "csv"), help=f"beside events.jsonl, the same in this format ({_NO_PARQUET})"
+        "--output", choices=("text", "csv", "parquet"), help="beside events.jsonl, the same; Parquet takes pyarrow"
     )
 
 
@@ -118,11 +114,15 @@ def _errors_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _pull(args: argparse.Namespace, around: Surroundings) -> int:
+    if args.output == "parquet":
+        parquet.require()
     selection = selection_of(args, around)
     folder = run_folder(args.out, "logs", around.now())
     pull_to(folder, selection, around)
     count = sum(1 for _ in read_events(folder / EVENTS))
-    if args.output:
+    if args.output == "parquet":
+        parquet.write(read_events(folder / EVENTS), folder / "events.parquet")
+    elif args.output:
         target = folder / f"events.{args.output}"
         with target.open("w", encoding="utf-8", newline="") as file:
             file.write(exports.HEADS[args.output])
