@@ -191,7 +191,7 @@ def _check_message(body: bytes, header_version: str) -> bool:
     except (UnicodeDecodeError, ValueError, RecursionError):
         raise Refusal(400, PARSE_ERROR, "Body is not JSON in UTF-8") from None
     if not isinstance(message, dict):
-        raise Refusal(400, INVALID_REQUEST, "Body must be one JSON-RPC object; only 2025-03-26 has batches")
+        raise Refusal(400, INVALID_REQUEST, "A message must be one JSON-RPC object; only 2025-03-26 has batches")
     request_id = message.get("id")
     if "id" in message and (isinstance(request_id, bool) or not isinstance(request_id, str | int)):
         raise Refusal(400, INVALID_REQUEST, "id must be a string or an integer")
