@@ -14,6 +14,7 @@ from rich.console import Console
 
 from load import COMMAND, aws
 from load.ab import BASE, CANDIDATE, run_in_turns
+from load.abort import tallies
 from load.call_log import NoLog, client, events
 from load.coldstart import cold_start_plan, print_cold_starts, write_cold_start_report
 from load.compare import LEAST_ROUNDS, CompareReport, compare_directories, print_comparison
@@ -296,6 +297,7 @@ def send(plan: Plan, arguments: argparse.Namespace) -> int:
     endpoint = check_endpoint(arguments.url or setting("MCP_ENDPOINT_URL"))
     for line in (*plan.thresholds, *(need.threshold for need in plan.needs)):
         parse_threshold(line)  # a mistake in the last line should not cost the whole run
+    tallies(plan.abort)
     api_key()
     check_budget(plan, endpoint, arguments.yes)
     check_reachable(endpoint)

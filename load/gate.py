@@ -196,7 +196,7 @@ def _selectors(line: str, text: str) -> tuple[tuple[str, str], ...]:
 
 def judge(threshold: Threshold, rows: Sequence[Row]) -> Judgement:
     """Judges one threshold on all rows of a run."""
-    chosen = [row for row in rows if all(_selected(row, key, value) for key, value in threshold.selectors)]
+    chosen = [row for row in rows if _chosen(threshold, row)]
     if not chosen:
         unit: Literal["ms", "share", "count"] = "ms"
         if threshold.aggregate in ("rate", "count"):
@@ -208,6 +208,10 @@ def judge(threshold: Threshold, rows: Sequence[Row]) -> Judgement:
     if threshold.aggregate == "rate":
         return _judge_rate(threshold, chosen)
     return _judge_timing(threshold, chosen)
+
+
+def _chosen(threshold: Threshold, row: Row) -> bool:
+    return all(_selected(row, key, value) for key, value in threshold.selectors)
 
 
 def _selected(row: Row, key: str, value: str) -> bool:
@@ -282,6 +286,28 @@ def _weigh(
     return Judgement(
         threshold=threshold.text, verdict=verdict, observed=observed, unit=unit, n=n, needed=needed, reason=reason
     )
+
+
+def exceedance(threshold: Threshold) -> Callable[[Row], bool | None]:
+    """Whether a row counts against the threshold: True past its limit or counted, False not, None outside of what it
+    judges."""
+    if threshold.aggregate in ("rate", "count"):
+        if threshold.metric == "environments":
+            return lambda row: None
+
+        def counted(row: Row) -> bool | None:
+            if not _chosen(threshold, row) or not _population(threshold.metric, (row,)):
+                return None
+            return _COUNTED[threshold.metric](row)
+
+        return counted
+    measure = _TIMINGS[threshold.metric]
+
+    def past(row: Row) -> bool | None:
+        value = measure(row) if _chosen(threshold, row) else None
+        return None if value is None else not threshold.holds(value)
+
+    return past
 
 
 def check_fitness(rows: Sequence[Row], records: Sequence[RunRecord], limits: Limits) -> list[Fitness]:
@@ -391,19 +417,20 @@ def decide(
     judgements: Sequence[Judgement],
     fitness: Sequence[Fitness],
     interrupted: bool = False,
-    aborted: bool = False,
+    aborted: str = "",
 ) -> tuple[RunVerdict, int, str]:
     """The run's verdict, exit code and the sentence that explains it.
 
-    Order: interrupted, unreachable, aborted, a threshold that failed, anything inconclusive, passed. An unfit generator
-    makes failed timings inconclusive too, but a wrong answer or a count stays what it is.
+    `aborted` says why the run was stopped early, if it was. Order: interrupted, unreachable, aborted, a threshold that
+    failed, anything inconclusive, passed. An unfit generator makes failed timings inconclusive too, but a wrong answer
+    or a count stays what it is.
     """
     if interrupted:
         return "interrupted", EXIT_INTERRUPTED, "interrupted; the rows so far are kept"
     if reason := _unreachable(rows):
         return "unreachable", EXIT_UNREACHABLE, reason
     if aborted:
-        return "failed", EXIT_FAILED, "stopped early: more requests failed than the plan's abort allows"
+        return "failed", EXIT_FAILED, aborted
     unfit = [check for check in fitness if not check.fit]
     failed = [one for one in judgements if one.verdict == "failed" and (not unfit or one.unit != "ms")]
     sent_nothing = not any(row.sent_s is not None for row in rows)

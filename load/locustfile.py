@@ -36,11 +36,13 @@ from locust.runners import MasterRunner, WorkerRunner
 # Locust puts the current directory first, where a user may have a `load` of their own.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from load.abort import Tally, tallies, why_stop
 from load.arrivals import Arrival
 from load.exchange import post, request_bytes
+from load.gate import ThresholdError
 from load.pacing import pace
-from load.plan import ABORT_LEAST, Plan, PlanError, load_plan, parse_plan
-from load.rows import NOT_JUDGED, Outcome, Row, RowWriter, RunRecord, write_run
+from load.plan import Plan, PlanError, load_plan, parse_plan
+from load.rows import Outcome, Row, RowWriter, RunRecord, write_run
 from load.scenarios import SCENARIOS, Verdict, build_request, judge_answer, parse_server_timing
 from load.settings import SettingsError, api_key, check_endpoint, without_secrets
 from load.users import User, users_of
@@ -105,6 +107,7 @@ class Drive:
     anchor_s: float = 0.0
     pending: dict[int, Pending] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    tallies: list[Tally] = field(default_factory=list)
     aborted: bool = False
     finished: bool = False
 
@@ -257,6 +260,8 @@ class Drive:
 
     def _write(self, row: Row, verdict: Verdict | None) -> None:
         self.writer.write(row)
+        for tally in self.tallies:
+            tally.see(row)
         self.counts[row.outcome] = self.counts.get(row.outcome, 0) + 1
         if row.cold:
             self.counts["cold"] = self.counts.get("cold", 0) + 1
@@ -282,17 +287,16 @@ class Drive:
             self.record.cpu_share.append(round((next_cpu - cpu) / (next_clock - clock), 3))
             cpu, clock = next_cpu, next_clock
             self.writer.flush()
-            self.aborted = self.aborted or self._is_hopeless()
+            self._stop_if_hopeless()
             if show:
                 _show_progress(self)
 
-    def _is_hopeless(self) -> bool:
+    def _stop_if_hopeless(self) -> None:
         abort = self.plan.abort
-        if abort is None or self.now() < abort.after_s:
-            return False
-        judged = sum(n for outcome, n in self.counts.items() if outcome not in NOT_JUDGED and outcome != "cold")
-        failed = judged - self.counts.get("ok", 0)
-        return judged >= ABORT_LEAST and failed > abort.error_share * judged
+        if abort is None or self.aborted or self.now() < abort.after_s:
+            return
+        self.record.aborted_by = why_stop(self.tallies)
+        self.aborted = bool(self.record.aborted_by)
 
 
 def _row(
@@ -415,7 +419,8 @@ def _prepare(environment: Environment, **_: Any) -> None:
             # Workers are sent the master's options, but not Locust's own --profile: the plan travels as JSON instead.
             plan = load_plan(options.profile or "smoke").scaled(options.rate or None, options.duration or None)
             options.plan_json = plan.model_dump_json()
-    except (PlanError, SettingsError) as error:
+        tallies(parse_plan(json.loads(options.plan_json), "--plan-json").abort)  # a mistake in it should end here
+    except (PlanError, SettingsError, ThresholdError) as error:
         print(f"load: {error}", file=sys.stderr)
         os._exit(2)  # Locust swallows SystemExit raised in a listener and would go on with exit code 0
     if not options.out:
@@ -469,6 +474,7 @@ def _begin(environment: Environment, **_: Any) -> None:
         scheduled=total,
         api_key=api_key(),
         feeds_locust=not options.raw_only,
+        tallies=tallies(plan.abort),
     )
 
 

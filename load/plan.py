@@ -53,16 +53,20 @@ class Limits(BaseModel):
 
 
 class Abort(BaseModel):
-    """Stops a run that is failing anyway: from `after_s` on, once more than `error_share` of all answers are bad."""
+    """Stops a run that has failed already, from `after_s` on: once more than `error_share` of all answers are bad, or
+    one of `thresholds` is missed beyond what chance and later answers could mend."""
 
     model_config = ConfigDict(extra="forbid")
 
-    error_share: Annotated[float, Field(gt=0, lt=1)]
+    error_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    thresholds: list[str] = Field(default_factory=list)
     after_s: Annotated[float, Field(ge=0)] = 10.0
 
-
-ABORT_LEAST = 20
-"""Answers before a share of failures can stop a run."""
+    @model_validator(mode="after")
+    def _says_when(self) -> Self:
+        if self.error_share is None and not self.thresholds:
+            raise ValueError("an abort needs error_share or thresholds")
+        return self
 
 
 class Need(BaseModel):

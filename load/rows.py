@@ -98,6 +98,7 @@ class RunRecord(BaseModel):
     )
     ended: Literal["running", "complete", "stopped", "aborted", "interrupted"] = "running"
     ended_s: float | None = None
+    aborted_by: str = Field(default="", description="Why the plan's abort ended it.")
     cpu_share: list[float] = Field(default_factory=list, description="CPU of this process per second, 1.0 = one core.")
 
     def to_json(self) -> str:

@@ -135,7 +135,7 @@ def summarize(rows: Sequence[Row], records: Sequence[RunRecord]) -> Summary:
     judgements = [judge(parse_threshold(line), rows) for line in plan.thresholds]
     fitness = [*check_fitness(rows, records, plan.limits), *check_needs(rows, plan.needs)]
     interrupted = any(record.ended == "interrupted" for record in records)
-    aborted = any(record.ended == "aborted" for record in records)
+    aborted = next((one.aborted_by or "stopped early" for one in records if one.ended == "aborted"), "")
     verdict, exit_code, reason = decide(rows, judgements, fitness, interrupted, aborted)
     return Summary(
         schema="load/1",

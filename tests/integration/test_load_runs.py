@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -273,14 +274,68 @@ def test_a_lost_worker_is_inconclusive(serve: Callable[..., str], tmp_path: Path
     assert "1 of 2 workers" in done.stdout
 
 
-def test_a_hopeless_run_stops_early_and_fails(serve: Callable[..., str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("abort", "fault", "by"),
+    [
+        pytest.param({"error_share": 0.5}, ("--fault", "http-500"), "rate(errors) <= 50% failed", id="errors"),
+        pytest.param(
+            {"thresholds": ["p95(latency) < 50ms"]}, ("--work-s", "0.2"), "p95(latency) < 50ms failed", id="latency"
+        ),
+    ],
+)
+def test_a_hopeless_run_stops_early_and_fails(
+    serve: Callable[..., str], tmp_path: Path, abort: dict[str, Any], fault: tuple[str, str], by: str
+) -> None:
     out = tmp_path / "out"
     stages = [{"kind": "constant", "rate_per_s": 40, "duration_s": 120}]
-    plan = profile(tmp_path, stages=stages, abort={"error_share": 0.5, "after_s": 1}, thresholds=[])
-    done = load("run", plan, serve("--fault", "http-500"), "--out", out)
+    plan = profile(tmp_path, stages=stages, abort=abort | {"after_s": 1}, thresholds=[], scenarios={"print": 1})
+    done = load("run", plan, serve(*fault), "--out", out)
     assert done.returncode == 1, done.stderr + done.stdout
+    assert f"stopped early by the plan's abort: {by}" in done.stdout
     assert read_runs(out)[0].ended == "aborted"
     assert 20 <= len(read_rows(out)) < 40 * 60
+
+
+def test_an_abort_that_cannot_be_is_a_usage_error(tmp_path: Path) -> None:
+    plan = profile(tmp_path, abort={"thresholds": ["count(cold) >= 10"]})
+    done = load("run", plan, "http://127.0.0.1:1/", "--out", tmp_path / "out")
+    assert (done.returncode, "what comes later may mend it" in done.stderr) == (2, True), done.stderr
+
+
+def test_the_web_ui_starts_a_profile_and_keeps_its_page(serve: Callable[..., str], tmp_path: Path) -> None:
+    """As a person does it: open the page, start, look at the statistics, start again."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "locust", "-f", "load/locustfile.py", "--host", serve(), "--out", str(out)]
+    command += ["--web-host", "127.0.0.1", "--web-port", str(port), "--profile", str(profile(tmp_path))]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    page = f"http://127.0.0.1:{port}"
+
+    def ask(path: str, form: bytes | None = None) -> str:
+        with urllib.request.urlopen(page + path, data=form, timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def is_up() -> bool:
+        try:
+            return "locust" in ask("/").lower()
+        except OSError:
+            return False
+
+    try:
+        _wait_for(is_up)
+        assert json.loads(ask("/swarm", b"user_count=1&spawn_rate=1"))["success"]
+        _wait_for(lambda: json.loads(ask("/stats/requests"))["state"] == "stopped")
+        stats = json.loads(ask("/stats/requests"))["stats"]
+        assert sum(entry["num_requests"] for entry in stats if entry["name"] != "Aggregated") == 20
+        assert len(read_rows(out)) == 20
+        assert is_up()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert (out / "report.html").exists()
 
 
 def test_two_endpoints_in_turns(serve: Callable[..., str], tmp_path: Path) -> None:
@@ -377,8 +432,6 @@ def _open_at(rows: list[Row], moment_s: float) -> int:
 
 def test_the_fake_endpoint_really_stalls(serve: Callable[..., str]) -> None:
     """The stall test proves nothing on a server that does not freeze."""
-    import urllib.request
-
     url = serve("--fault", "stall", "--stall-s", "0.6", "--stall-every-s", "2.0")
     worst, until = 0.0, time.monotonic() + 2.5
     while time.monotonic() < until:

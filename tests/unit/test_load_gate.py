@@ -297,6 +297,8 @@ def test_verdicts(
 
 
 def test_an_aborted_run_failed_even_without_thresholds() -> None:
-    verdict, code, reason = decide(rows(30, outcome="http_error", status=500), [], UNFIT, aborted=True)
+    verdict, code, reason = decide(
+        rows(30, outcome="http_error", status=500), [], UNFIT, aborted="stopped early by the plan's abort"
+    )
     assert (verdict, code) == ("failed", 1)
     assert "abort" in reason
