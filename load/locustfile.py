@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -283,6 +284,8 @@ class Drive:
         show = self.record.role == "local" and self.plan.duration_s > 2
         while True:
             gevent.sleep(1.0)
+            if self.finished:
+                return  # the books were closed by Locust's own end, not by `run`
             next_cpu, next_clock = time.process_time(), time.monotonic()
             self.record.cpu_share.append(round((next_cpu - cpu) / (next_clock - clock), 3))
             cpu, clock = next_cpu, next_clock
@@ -363,6 +366,8 @@ def _show_progress(drive: Drive) -> None:
 
 
 _drive: Drive | None = None
+_directories: list[Path] = []
+"""Of the runs that this process started; more than one from the web UI."""
 
 
 class Dispatcher(FastHttpUser):
@@ -436,9 +441,12 @@ def _begin(environment: Environment, **_: Any) -> None:
     assert options is not None
     plan = parse_plan(json.loads(options.plan_json), "--plan-json")
     endpoint = check_endpoint(environment.host)
+    worker = isinstance(runner, WorkerRunner)
+    if not worker:
+        options.out = str(_unused(Path(options.out)))
+        _directories.append(Path(options.out))
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    worker = isinstance(runner, WorkerRunner)
     distributed = worker or isinstance(runner, MasterRunner)
     index = runner.worker_index if isinstance(runner, WorkerRunner) else 0
     workers = max(1, options.expect_workers) if distributed else 1
@@ -476,6 +484,13 @@ def _begin(environment: Environment, **_: Any) -> None:
         feeds_locust=not options.raw_only,
         tallies=tallies(plan.abort),
     )
+
+
+def _unused(out: Path) -> Path:
+    """The directory, or one beside it when the web UI starts another run: the rows of two are no run."""
+    out = _directories[0] if _directories else out
+    beside = (out.with_name(f"{out.name}-{number}") for number in count(2))
+    return next(one for one in chain((out,), beside) if not any(one.glob("requests*.jsonl")))
 
 
 def _follow_workers(runner: MasterRunner, record: RunRecord, path: Path) -> None:
@@ -535,14 +550,19 @@ def _end(environment: Environment, **_: Any) -> None:
         return
     from load.report import write_reports  # numpy and matplotlib are not wanted in the process while it sends
 
-    try:
-        summary = write_reports(Path(options.out))
-    except ValueError as error:
-        print(f"load: {error}", file=sys.stderr)
+    environment.process_exit_code = 0
+    if not _directories:
+        print("load: nothing was run", file=sys.stderr)
         environment.process_exit_code = 4
-        return
-    print(f"load: {summary.verdict}; raw rows and reports in {options.out}", file=sys.stderr)
-    environment.process_exit_code = summary.exit_code
+    for directory in _directories:
+        try:
+            summary = write_reports(directory)
+        except ValueError as error:
+            print(f"load: {error}", file=sys.stderr)
+            environment.process_exit_code = 4
+            continue
+        print(f"load: {summary.verdict}; raw rows and reports in {directory}", file=sys.stderr)
+        environment.process_exit_code = environment.process_exit_code or summary.exit_code
 
 
 _hooks: Any = events  # Locust's hooks carry no types

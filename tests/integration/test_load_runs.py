@@ -329,13 +329,18 @@ def test_the_web_ui_starts_a_profile_and_keeps_its_page(serve: Callable[..., str
         _wait_for(lambda: json.loads(ask("/stats/requests"))["state"] == "stopped")
         stats = json.loads(ask("/stats/requests"))["stats"]
         assert sum(entry["num_requests"] for entry in stats if entry["name"] != "Aggregated") == 20
-        assert len(read_rows(out)) == 20
+        assert json.loads(ask("/swarm", b"user_count=1&spawn_rate=1"))["success"]
+        again = tmp_path / "out-2"
+        _wait_for(lambda: again.exists() and '"complete"' in (again / "run.json").read_text())
+        _wait_for(lambda: json.loads(ask("/stats/requests"))["state"] == "stopped")
         assert is_up()
     finally:
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=30)
     assert process.returncode == 0, said
-    assert (out / "report.html").exists()
+    for directory in (out, again):
+        assert [row.index for row in read_rows(directory)] == list(range(20)), "the rows of two runs are no run"
+        assert (directory / "report.html").exists()
 
 
 def test_two_endpoints_in_turns(serve: Callable[..., str], tmp_path: Path) -> None:
