@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("endpoint", nargs="?", metavar="URL", help="the endpoint; or `requirements`, or `report DIR`")
     parser.add_argument("folder", nargs="?", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--only", choices=PARTS, help="one part of the suite")
+    parser.add_argument("--only", action="append", choices=PARTS, help="a part of the suite; repeatable")
     parser.add_argument("-k", dest="keyword", metavar="EXPRESSION", help="checks whose name matches, as in pytest")
     parser.add_argument("--smoke", action="store_true", help="only the three checks of the deployment test")
     parser.add_argument("--profile", default="lambda", help="what is claimed: lambda, kernel, open or a .yaml file")
@@ -188,13 +188,12 @@ def _run_pytest(options: argparse.Namespace, out: Path) -> int:
     ]
     if options.endpoint:
         arguments += ["--endpoint", options.endpoint]
-    if options.only:
-        arguments += ["--only", options.only]
+    arguments += [f"--only={part}" for part in options.only or ()]
     if options.keyword:
         arguments += ["-k", options.keyword]
     if options.workers:
         arguments += ["-n", str(options.workers), "--dist", "worksteal"]
-    parts = [options.only] if options.only else ["tools"] if options.smoke else PARTS
+    parts = sorted(set(options.only)) if options.only else ["tools"] if options.smoke else PARTS
     code = pytest.main([*arguments, *(str(PACKAGE / part) for part in parts)], plugins=[progress.Progress()])
     if (out / "run.json").is_file():
         return results.read_run(out).exit_code

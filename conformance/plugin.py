@@ -95,7 +95,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fail-warnings", action="store_true", help="SHOULD and derived requirements fail the run too")
     group.addoption("--full", action="store_true", help="also run what can make an endpoint slow or ill")
     group.addoption("--smoke", action="store_true", help="only the three checks of the deployment test")
-    group.addoption("--only", choices=PARTS, help="one part of the suite")
+    group.addoption("--only", action="append", choices=PARTS, default=[], help="a part of the suite; repeatable")
     group.addoption("--request-timeout", type=float, default=20.0, metavar="S", help="seconds for one answer")
     group.addoption("--target", metavar="FILE", help="a target.yaml: how Python is run on a foreign interpreter")
     group.addoption("--baseline", metavar="FILE", help="failures known and accepted; a new one is 1, a stale entry 5")
@@ -206,7 +206,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     started = datetime.now(UTC)
     out = Path(config.getoption("--results") or f"out/conformance-{started:%Y%m%dT%H%M%SZ}")
     out.mkdir(parents=True, exist_ok=True)
-    selection = " ".join(filter(None, [config.getoption("--only"), config.option.keyword]))
+    selection = " ".join(filter(None, [*config.getoption("--only"), config.option.keyword]))
     eras = {str(era): "spoken" for era in found.eras} | {str(era): why for era, why in found.missing.items()}
     run = config.stash[RUN] = Run(
         out=out,
@@ -238,7 +238,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     keep = [
         item
         for item in items
-        if (not only or _part(item) == only)
+        if (not only or _part(item) in only)
         and (not smoke or item.get_closest_marker("smoke") is not None)
         and not (over_stdio and _about_http(item))
     ]
@@ -474,13 +474,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     whole = not (config.getoption("--smoke") or config.option.keyword)
     recorder = config.pluginmanager.getplugin("conformance-recorder")
     assert isinstance(recorder, Recorder)
-    recorder.write_schema_records(passes=whole and config.getoption("--only") in (None, "protocol"))
+    only = config.getoption("--only")
+    recorder.write_schema_records(passes=whole and (not only or "protocol" in only))
     run.stream.close()
     checks = list(read_checks(run.out / "checks.jsonl"))
     run.counts = count(checks)
     compared = None
     if run.accepted is not None and not run.interrupted:
-        compared = _compared(config, run, checks, whole=whole and config.getoption("--only") is None)
+        compared = _compared(config, run, checks, whole=whole and not only)
     run.code = _code(run, exitstatus, compared)
     target = target_of(config)
     record = RunRecord(
