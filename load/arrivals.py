@@ -117,11 +117,16 @@ class Step(_Shape):
         update = {"start_per_s": self.start_per_s * rate, "step_per_s": self.step_per_s * rate}
         return self.model_copy(update=update | {"step_s": self.step_s * time})
 
-    def offsets(self, rng: random.Random) -> Iterator[Offset]:
+    def plateaus(self) -> Iterator[tuple[float, str]]:
+        """Each one's rate, and the label of its arrivals."""
         for k in range(self.steps):
             rate = self.start_per_s + self.step_per_s * k
+            yield rate, f"{rate:g}/s"
+
+    def offsets(self, rng: random.Random) -> Iterator[Offset]:
+        for k, (rate, label) in enumerate(self.plateaus()):
             for at_s, _ in _evenly(rate, self.step_s):
-                yield k * self.step_s + at_s, f"{rate:g}/s"
+                yield k * self.step_s + at_s, label
 
 
 class Spike(_Shape):

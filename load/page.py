@@ -82,6 +82,7 @@ def page(summary: Summary, rows: Sequence[Row], server: ServerSide | None = None
         "<h2>Fit to judge by</h2>",
         _fitness(summary),
         "<h2>Latency from the intended time</h2>",
+        *(f"<p class='note'>{escape(str(knee))}</p>" for knee in summary.knees),
         f"<p class='note'>{CLOSED_LOOP}</p>" if summary.closed_loop else "",
         _latencies(summary),
         _figure("Latency over time", lambda axes: _plot_time(axes, rows)),

@@ -73,6 +73,8 @@ def markdown(summary: Summary) -> str:
     lines += [
         f"| `{one.threshold}` | {one.verdict} | {observed(one)} | {one.n} | {one.reason} |" for one in summary.gate
     ]
+    for knee in summary.knees:
+        lines += ["", f"{knee}."]
     if summary.closed_loop:
         lines += ["", CLOSED_LOOP]
     unfit = [check.reason for check in summary.fitness if not check.fit]
@@ -99,6 +101,8 @@ def print_summary(summary: Summary, console: Console) -> None:
         highlight=False,
     )
     console.print(_latency_table(shown_groups(summary)))
+    for knee in summary.knees:
+        console.print(Text(str(knee), style="bold"))
     if summary.closed_loop:
         console.print(CLOSED_LOOP, highlight=False, style="dim")
     if summary.cold_starts.init_ms is not None:

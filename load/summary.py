@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from load.arrivals import Step
 from load.gate import Fitness, Judgement, RunVerdict, check_fitness, check_needs, decide, judge, parse_threshold
 from load.percentiles import Distribution, distribution
 from load.plan import Plan, parse_plan
@@ -88,6 +89,22 @@ class ColdStarts(_Part):
     warm_latency_ms: Distribution | None
 
 
+class Knee(_Part):
+    """Where a staircase gave: the last plateau on which no threshold of time or share failed, and the first on which
+    one did. None: not even the first held, or all did."""
+
+    stage: str
+    held_per_s: float | None
+    broke_per_s: float | None
+    by: str = Field(default="", description="The threshold that failed, and what was observed.")
+
+    def __str__(self) -> str:
+        held = "nothing" if self.held_per_s is None else f"{self.held_per_s:g}/s"
+        if self.broke_per_s is None:
+            return f"{self.stage}: held up to {held}, the last plateau that was sent"
+        return f"{self.stage}: held {held}, gave at {self.broke_per_s:g}/s ({self.by})"
+
+
 class Summary(_Part):
     """summary.json, schema load/1."""
 
@@ -112,6 +129,7 @@ class Summary(_Part):
     cpu_share_max: float | None
     groups: list[Group]
     stages: list[StageSummary]
+    knees: list[Knee] = Field(default_factory=list)
     cold_starts: ColdStarts
     errors: list[ErrorKind]
     gate: list[Judgement]
@@ -157,6 +175,7 @@ def summarize(rows: Sequence[Row], records: Sequence[RunRecord]) -> Summary:
         cpu_share_max=max((max(record.cpu_share) for record in records if record.cpu_share), default=None),
         groups=_groups(rows),
         stages=_stages(rows),
+        knees=[knee for stage in plan.stages if isinstance(stage, Step) and (knee := _knee(stage, plan, rows))],
         cold_starts=_cold_starts(rows),
         errors=_errors(rows),
         gate=judgements,
@@ -246,6 +265,23 @@ def _stages(rows: Sequence[Row]) -> list[StageSummary]:
         )
         for stage, chosen in by_stage.items()
     ]
+
+
+def _knee(stage: Step, plan: Plan, rows: Sequence[Row]) -> Knee | None:
+    """Judged on each plateau alone, by the plan's thresholds that name no stage; None where it has none, or no rows."""
+    lines = [parse_threshold(line) for line in plan.thresholds]
+    lines = [one for one in lines if one.aggregate != "count" and "stage" not in dict(one.selectors)]
+    name, held_per_s = stage.name or stage.kind, None
+    for rate_per_s, label in stage.plateaus():
+        chosen = [row for row in rows if row.stage == f"{name}@{label}"]
+        if not chosen:
+            break
+        failed = next((found for one in lines if (found := judge(one, chosen)).verdict == "failed"), None)
+        if failed is not None:
+            seen = f"{failed.observed:.0f} ms" if failed.unit == "ms" else f"{failed.observed:.1%}"
+            return Knee(stage=name, held_per_s=held_per_s, broke_per_s=rate_per_s, by=f"{failed.threshold}: {seen}")
+        held_per_s = rate_per_s
+    return Knee(stage=name, held_per_s=held_per_s, broke_per_s=None) if lines and held_per_s is not None else None
 
 
 def _cold_starts(rows: Sequence[Row]) -> ColdStarts:

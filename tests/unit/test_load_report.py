@@ -12,6 +12,7 @@ from load_rows import record, row, rows
 from rich.console import Console
 
 from load.coldstart import COLD_STAGE, WARM_STAGE, cold_start_plan, cold_start_report, print_cold_starts
+from load.page import page
 from load.report import markdown, print_summary, write_reports
 from load.rows import BadRecord, Row, RowWriter, RunRecord, read_rows, write_run
 from load.server_side import ServerCall, join
@@ -274,3 +275,33 @@ def test_reports_and_gate_import_without_gevent() -> None:
     modules = "load.arrivals, load.gate, load.report, load.page, load.compare, load.coldstart, load.__main__"
     code = f"import sys, {modules}; sys.exit('gevent' in sys.modules or 'locust' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+STAIR = {"kind": "step", "name": "stair", "start_per_s": 5, "step_per_s": 5, "steps": 4, "step_s": 10}
+
+
+@pytest.mark.parametrize(
+    ("slow_from", "sent", "expected"),
+    [
+        pytest.param(15, 20, "stair: held 10/s, gave at 15/s (p95(latency) < 1s: 3000 ms)", id="gives"),
+        pytest.param(5, 20, "stair: held nothing, gave at 5/s (p95(latency) < 1s: 3000 ms)", id="at-once"),
+        pytest.param(99, 20, "stair: held up to 20/s, the last plateau that was sent", id="holds"),
+        pytest.param(99, 10, "stair: held up to 10/s, the last plateau that was sent", id="cut-short"),
+    ],
+)
+def test_a_staircase_says_where_it_gave(slow_from: int, sent: int, expected: str) -> None:
+    rates = [rate for rate in (5, 10, 15, 20) if rate <= sent]
+    found = [
+        row(rate * 1000 + i, latency_ms=3000.0 if rate >= slow_from else 20.0, stage=f"stair@{rate}/s")
+        for rate in rates
+        for i in range(rate * 10)
+    ]
+    lines = ["count(requests) > 0", "p95(latency{stage:other}) < 1ms", "rate(errors) < 5%", "p95(latency) < 1s"]
+    summary = summarize(found, [record(plan={"stages": [STAIR], "thresholds": lines})])
+    assert [str(knee) for knee in summary.knees] == [expected]
+    assert expected in markdown(summary)
+    assert expected.replace("<", "&lt;") in page(summary, found, None)
+
+
+def test_a_plan_without_stairs_has_no_knee() -> None:
+    assert summarize(rows(100), [record()]).knees == []
