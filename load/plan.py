@@ -21,8 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from load.arrivals import Arrival, Stage, Users, schedule, total_s
+from load.arrivals import Arrival, Stage, schedule, total_s
 from load.decks import deck
+from load.executors.users import Users
 from load.scenarios import ERAS, SCENARIOS
 
 PROFILES = Path(__file__).parent / "profiles"

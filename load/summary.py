@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from load.arrivals import Step
+from load.executors.step import Step
 from load.gate import Fitness, Judgement, RunVerdict, check_fitness, check_needs, decide, judge, parse_threshold
 from load.percentiles import Distribution, distribution
 from load.plan import Plan, parse_plan

@@ -8,8 +8,9 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from load.arrivals import Stage, Users
+from load.arrivals import Stage
 from load.decks import deck
+from load.executors.users import Users
 
 AFTER_REFUSED_S = 1.0
 """How long a user waits, at least, after a connection that failed: without it a dead endpoint is dialled in a loop."""

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from load.arrivals import Burst, Constant, Poisson, Ramp, Replay, Spike, Stage, Step, schedule, total_s
+from load.arrivals import Stage, schedule, total_s
+from load.executors.burst import Burst
+from load.executors.constant import Constant
+from load.executors.poisson import Poisson
+from load.executors.ramp import Ramp
+from load.executors.replay import Replay
+from load.executors.spike import Spike
+from load.executors.step import Step
 
 
 def offsets(stage: Stage) -> list[float]:

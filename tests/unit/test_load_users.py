@@ -6,7 +6,9 @@ from itertools import islice
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from load.arrivals import Constant, Stage, Users
+from load.arrivals import Stage
+from load.executors.constant import Constant
+from load.executors.users import Users
 from load.users import User, users_of
 
 

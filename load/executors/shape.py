@@ -1,0 +1,26 @@
+"""What every load shape has: a name, and times as offsets from the start of its stage."""
+
+import math
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ConfigDict, Field
+
+type Offset = tuple[float, str]
+"""Seconds from the start of the stage, and the label of the part of the stage it belongs to ("" for the whole)."""
+
+
+class Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(default="", description="Names the stage in reports and selectors; its kind when empty.")
+
+
+def evenly(rate_per_s: float, duration_s: float) -> Iterator[Offset]:
+    """Offsets of one constant rate, the first at 0."""
+    for i in range(count(rate_per_s * duration_s)):
+        yield i / rate_per_s, ""
+
+
+def count(expected: float) -> int:
+    """Whole arrivals in `expected`; at least one, and 2.9999999996 counts as 3."""
+    return max(1, math.ceil(expected - 1e-6))
