@@ -118,13 +118,14 @@ def _standing(step: Step) -> str:
 
 
 def _links(step: Step, *names: str) -> tuple[tuple[str, str], ...]:
-    shown = ("terminal.txt", *names)
+    shown = (*names, "terminal.txt")
     return tuple((name, f"{step.directory.name}/{name}") for name in shown if (step.directory / name).exists())
 
 
 def _conformance(step: Step) -> list[Row]:
     report = read(step, "report.json")
-    links = _links(step, "report.html", "scorecard.html", "report.json", "junit.xml", "checks.jsonl")
+    links = _links(step, "report.html", "report.json", "junit.xml", "checks.jsonl")
+    links_of = {"protocol": links, "security": _links(step, "scorecard.html")}
     if not report:
         return [Row("conformance", "fail", step.verdict, links)]
     found = []
@@ -137,7 +138,7 @@ def _conformance(step: Step) -> list[Row]:
         if part == "security":
             figures += _security(report["security"])
         standing = "fail" if bad else "pass" if counts.get("passed") else "inconclusive"
-        found.append(Row(part, standing, figures, links if part == "protocol" else ()))
+        found.append(Row(part, standing, figures, links_of.get(part, ())))
     return found
 
 

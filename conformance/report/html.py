@@ -1,5 +1,6 @@
 """Writes report.html: the whole run on one page that needs nothing from the network and runs no script."""
 
+from datetime import datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
@@ -24,6 +25,7 @@ def render(run: RunRecord, checks: list[CheckRecord]) -> str:
     """The page. Everything an endpoint said is escaped by the template engine."""
     loader = FileSystemLoader(Path(__file__).parent)
     templates = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    templates.filters["moment"] = moment
     return templates.get_template("report.html.jinja").render(
         run=run,
         words=WORDS,
@@ -32,3 +34,8 @@ def render(run: RunRecord, checks: list[CheckRecord]) -> str:
         security=security_summary(checks),
         catalogue=load(),
     )
+
+
+def moment(iso: str) -> str:
+    """A moment of a record in the reader's own zone, which it names."""
+    return datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

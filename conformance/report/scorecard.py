@@ -11,6 +11,7 @@ from jinja2 import Environment
 from pydantic import BaseModel, ConfigDict, Field
 
 from conformance.records import CheckRecord, SecurityVerdict, read_checks
+from conformance.report.html import moment
 from conformance.report.results import read_run
 
 TEMPLATES = Path(__file__).parent
@@ -211,6 +212,7 @@ def _not_run(checks: Iterable[CheckRecord]) -> dict[str, int]:
 def _render(name: str, card: Scorecard) -> str:
     made = Environment(autoescape=name.endswith(".html.jinja"), trim_blocks=True, lstrip_blocks=True)
     made.filters["percent"] = percent
+    made.filters["moment"] = moment
     made.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     template = made.from_string((TEMPLATES / name).read_text(encoding="utf-8"))
     return template.render(card=card) + "\n"
