@@ -177,6 +177,9 @@ class Page:
         """Text where the cursor is."""
         self.ask("Input.insertText", text=text)
 
+    def close(self) -> None:
+        self.ask("Page.close")
+
     def picture(self) -> bytes:
         """The whole page as PNG."""
         size = self.ask("Page.getLayoutMetrics")["cssContentSize"]

@@ -31,8 +31,10 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(chromium: Browser, product: LocalStack) -> Page:
-    return chromium.page(product.ready["console"])
+def page(chromium: Browser, product: LocalStack) -> Iterator[Page]:
+    opened = chromium.page(product.ready["console"])
+    yield opened
+    opened.close()
 
 
 def write(page: Page, code: str) -> None:

@@ -145,7 +145,9 @@ def faults(chromium: Browser, path: Path, width: int, dark: bool, media: str = "
     beyond = [url for url in page.look.requests if not url.startswith(("file:", "data:"))]
     paper = luminance(page.run("getComputedStyle(document.body).backgroundColor"))
     night = [] if (paper < 0.1) == (dark and media == "screen") else [f"the paper has luminance {paper:.2f}"]
-    return violations(page) + overflow(page) + beyond + page.look.complaints + night
+    found = violations(page) + overflow(page) + beyond + page.look.complaints + night
+    page.close()
+    return found
 
 
 PAGES = [
