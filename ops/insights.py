@@ -208,6 +208,7 @@ def summarise(
     architecture: pricing.Architecture = "x86_64",
     gateway: pricing.Gateway = "rest",
     tmp_mb: float = pricing.FREE_TMP_MB,
+    kept: pricing.Kept = pricing.NOTHING_TOLD,
 ) -> Summary:
     """The report's figures from the answers. Without intervals and peak concurrency, which take every invocation."""
     events, every = _only(answers["events"]), _only(answers["all"])
@@ -218,6 +219,8 @@ def summarise(
     failed = Counter(p.kind for p in problems)
     memory = sorted((m for row in answers["by-size"].rows if (m := _memory(row))), key=lambda m: m.size_mb)
     usage = _usage(answers["by-size"].rows, n, tmp_mb, _count(events, "bytes"))
+    largest_mb = max((one.size_mb for one in memory), default=0.0)
+    usage = kept.added_to(usage, largest_mb, (end - start).total_seconds())
     return Summary(
         source=source,
         groups=list(groups),
@@ -242,7 +245,7 @@ def summarise(
         concurrency=Concurrency(peak=None, environments=_count(events, "streams")),
         calls=_calls(answers),
         blocked_operations=_violations(answers["violations"].rows),
-        cost=cost_of(usage, architecture, gateway, tmp_mb),
+        cost=cost_of(usage, architecture, gateway, tmp_mb, kept),
         lines={"Report": n, "all": _count(events, "n")},
         notes=[*scarce_notes(memory), *_notes(answers, failed["timeout"])],
     )

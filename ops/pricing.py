@@ -5,7 +5,7 @@ Source of every figure: AWS's Lambda and API Gateway pricing pages and the AWS p
 the INIT phase is billed as duration since 2025-08-01 and is part of `Billed Duration`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 PRICES_AS_OF = "2026-09-28"
@@ -46,6 +46,32 @@ class Usage:
     provisioned_run_gb_seconds: float = 0.0
     tenant_environment_gb: float = 0.0
     log_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is paid for whether it is used or not, which no log line shows: None is not known, and left out by name."""
+
+    provisioned: int | None = None
+    snapstart_versions: int | None = None
+
+    def added_to(self, usage: Usage, memory_mb: float, span_s: float) -> Usage:
+        """`usage` with what was kept over a range: provisioned environments are paid for 5 minutes at least, a
+        SnapStart version's cache for 3 hours."""
+        gb = memory_mb / 1024
+        return replace(
+            usage,
+            provisioned_idle_gb_seconds=(self.provisioned or 0) * gb * max(span_s, 300.0),
+            snapstart_cache_gb_seconds=(self.snapstart_versions or 0) * gb * max(span_s, 3 * 3600.0),
+        )
+
+    @property
+    def left_out(self) -> list[str]:
+        named = {"SnapStart cache": self.snapstart_versions, "idle provisioned": self.provisioned}
+        return [name for name, count in named.items() if count is None]
+
+
+NOTHING_TOLD = Kept()
 
 
 @dataclass(frozen=True, slots=True)

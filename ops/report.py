@@ -28,7 +28,7 @@ from ops.comparison import compare
 from ops.failures import EXIT_PASS, Inconclusive, UsageError
 from ops.invocations import Ledger, fold
 from ops.logs import LATE_MS, Seen, read_events, write_events
-from ops.pricing import FREE_TMP_MB
+from ops.pricing import FREE_TMP_MB, Kept
 from ops.summary import Summary, summarise
 from ops.times import show, to_ms
 
@@ -79,6 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bill.add_argument("--arch", choices=("x86_64", "arm64"), default="x86_64", help="architecture (default x86_64)")
     bill.add_argument("--gateway", choices=("rest", "http", "none"), default="rest", help="API Gateway (default rest)")
     bill.add_argument("--tmp-mb", type=float, default=FREE_TMP_MB, metavar="MB", help="ephemeral storage (default 512)")
+    bill.add_argument(
+        "--provisioned", type=int, metavar="N", help="environments kept by provisioned concurrency through the range"
+    )
+    bill.add_argument("--snapstart-versions", type=int, metavar="N", help="versions whose snapshot is kept")
     add_account_flags(parser)
 
 
@@ -119,7 +123,7 @@ def _by_insights(args: argparse.Namespace, around: Surroundings) -> int:
                 selection.client, selection.groups, *span, selection.pace, folder / insights.ROWS
             )
             with_progress(done, f"of {len(insights.QUERIES)} queries", around)
-    bill = {"architecture": args.arch, "gateway": args.gateway, "tmp_mb": args.tmp_mb}
+    bill = {"architecture": args.arch, "gateway": args.gateway, "tmp_mb": args.tmp_mb, "kept": _kept(args)}
     summary = insights.summarise(
         insights.read_rows(folder / insights.ROWS), source=asked.source, groups=asked.groups, start=asked.start,
         end=asked.end, **bill,
@@ -148,8 +152,13 @@ def summary_of(folder: Path, asked: Request, args: argparse.Namespace, around: S
         architecture=args.arch,
         gateway=args.gateway,
         tmp_mb=args.tmp_mb,
+        kept=_kept(args),
     )
     return summary, ledger
+
+
+def _kept(args: argparse.Namespace) -> Kept:
+    return Kept(args.provisioned, args.snapstart_versions)
 
 
 def write(summary: Summary, ledger: Ledger, folder: Path, around: Surroundings) -> str:

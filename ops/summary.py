@@ -139,6 +139,7 @@ class CostSummary(_Model):
     tmp: float
     gateway: float
     snapstart: float
+    provisioned: float = 0.0
     logs: float
     billed_gb_seconds: float
     architecture: str
@@ -187,8 +188,10 @@ def summarise(
     architecture: pricing.Architecture = "x86_64",
     gateway: pricing.Gateway = "rest",
     tmp_mb: float = pricing.FREE_TMP_MB,
+    kept: pricing.Kept = pricing.NOTHING_TOLD,
 ) -> Summary:
-    """The figures of `ledger`; `architecture`, `gateway` and `tmp_mb` are what the bill depends on beside the logs."""
+    """The figures of `ledger`; `architecture`, `gateway`, `tmp_mb` and `kept` are what the bill depends on beside
+    the logs."""
     inv = ledger.invocations
     cold = inv.is_cold
     return Summary(
@@ -218,7 +221,7 @@ def summarise(
         concurrency=Concurrency(peak=inv.peak_concurrency(), environments=ledger.environments),
         calls=_calls(ledger.calls),
         blocked_operations=dict(ledger.violations.most_common()),
-        cost=_cost(ledger, architecture, gateway, tmp_mb),
+        cost=_cost(ledger, architecture, gateway, tmp_mb, kept, (end - start).total_seconds()),
         lines=dict(sorted(ledger.lines.items())),
         notes=_notes(ledger),
     )
@@ -331,25 +334,39 @@ def _calls(calls: ToolCalls) -> ToolCallSummary:
     )
 
 
-def _cost(ledger: Ledger, architecture: pricing.Architecture, gateway: pricing.Gateway, tmp_mb: float) -> CostSummary:
+def _cost(
+    ledger: Ledger,
+    architecture: pricing.Architecture,
+    gateway: pricing.Gateway,
+    tmp_mb: float,
+    kept: pricing.Kept,
+    span_s: float,
+) -> CostSummary:
     inv = ledger.invocations
     gb = np.nan_to_num(inv.memory_size_mb) / 1024
     billed_s = np.nan_to_num(inv.billed_ms) / 1000
+    on_provisioned = np.zeros(len(inv), dtype=bool) if inv.provisioned is None else inv.provisioned
     # What of `Billed Duration` is INIT: logs from before 2025-08-01 did not bill it, and then nothing is left here.
     billed_init_s = np.clip(billed_s - np.ceil(inv.duration_ms) / 1000, 0, None) * ~np.isnan(inv.init_ms)
     usage = pricing.Usage(
         requests=len(inv),
-        gb_seconds=float((billed_s * gb).sum()),
-        init_gb_seconds=float((billed_init_s * gb).sum()),
+        gb_seconds=float((billed_s * gb)[~on_provisioned].sum()),
+        init_gb_seconds=float((billed_init_s * gb)[~on_provisioned].sum()),
         tmp_gb_seconds=float(billed_s.sum()) * max(0.0, tmp_mb - pricing.FREE_TMP_MB) / 1024,
         restored_gb=float(gb[~np.isnan(inv.restore_ms)].sum()),
+        provisioned_run_gb_seconds=float((billed_s * gb)[on_provisioned].sum()),
         log_bytes=ledger.log_bytes,
     )
-    return cost_of(usage, architecture, gateway, tmp_mb)
+    usage = kept.added_to(usage, float(gb[-1]) * 1024 if len(gb) else 0.0, span_s)
+    return cost_of(usage, architecture, gateway, tmp_mb, kept)
 
 
 def cost_of(
-    usage: pricing.Usage, architecture: pricing.Architecture, gateway: pricing.Gateway, tmp_mb: float
+    usage: pricing.Usage,
+    architecture: pricing.Architecture,
+    gateway: pricing.Gateway,
+    tmp_mb: float,
+    kept: pricing.Kept,
 ) -> CostSummary:
     """The dollars of `usage`, part by part, with the prices they rest on."""
     dollars = pricing.cost(usage, architecture, gateway)
@@ -362,15 +379,16 @@ def cost_of(
         tmp=dollars.tmp,
         gateway=dollars.gateway,
         snapstart=dollars.snapstart,
+        provisioned=dollars.provisioned,
         logs=dollars.logs,
-        billed_gb_seconds=usage.gb_seconds,
+        billed_gb_seconds=usage.gb_seconds + usage.provisioned_run_gb_seconds,
         architecture=architecture,
         gateway_kind=gateway,
         tmp_mb=tmp_mb,
         prices_as_of=pricing.PRICES_AS_OF,
         prices_region=pricing.PRICES_REGION,
         prices_source=pricing.PRICES_SOURCE,
-        left_out=["free tier", "savings plans", "data transfer", "log storage", "SnapStart cache", "idle provisioned"],
+        left_out=["free tier", "savings plans", "data transfer", "log storage", *kept.left_out],
     )
 
 

@@ -176,7 +176,8 @@ def _cost(s: Summary) -> Table:
         ("requests", c.requests, ""),
         ("/tmp over 512 MB", c.tmp, f"{c.tmp_mb:g} MB"),
         ("API Gateway", c.gateway, c.gateway_kind),
-        ("SnapStart restores", c.snapstart, ""),
+        ("SnapStart", c.snapstart, ""),
+        ("provisioned concurrency", c.provisioned, ""),
         ("log ingestion", c.logs, ""),
     ]
     rows = [(name, _dollars(amount), why) for name, amount, why in parts if amount]
