@@ -38,6 +38,7 @@ _EXAMPLES = """examples:
   python -m sam.local --parameter PIsolation=snap_start
 
 With AWS_ENDPOINT_URL set to the printed aws_endpoint_url, boto3 and the AWS CLI read its logs and change its settings.
+The printed console is a page to try the interpreter from a browser.
 """
 
 
@@ -205,7 +206,8 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
         "aws_endpoint_url": base,
         "log_group": stack.log_group,
         "function_name": stack.function_name,
-        "console": f"{base}/",
+        # The function answers pages of loopback names alone.
+        "console": f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/",
     }
     console = Console(
         {
