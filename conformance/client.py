@@ -177,6 +177,15 @@ class Client:
         text = self.target.redact(body[:EXCERPT_BYTES].decode(errors="backslashreplace"))
         return text if len(body) <= EXCERPT_BYTES else f"{text}... ({len(body)} bytes in all)"
 
+    def _quoted(self, body: bytes) -> str:
+        """A body as a word of a shell command; bytes that are no UTF-8 in bash's $'...', which alone can hold them."""
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            text = self._excerpt(body.replace(b"\\", b"\\\\").replace(b"'", b"\\'"))
+            return f"$'{text}'"
+        return shlex.quote(self._excerpt(body))
+
     def _curl(self, request: Request) -> str:
         secret_names = {name.lower() for name, _ in (*self.target.credentials, *self.target.refused)}
         parts = ["curl", "-sS", "-i", "-X", request.method]
@@ -186,7 +195,7 @@ class Client:
             shown = "***" if name.lower() in secret_names else self.target.redact(value.strip())
             parts += ["-H", shlex.quote(f"{name}: {shown}")]
         if request.body:
-            parts += ["--data-binary", shlex.quote(self._excerpt(request.body))]
+            parts += ["--data-binary", self._quoted(request.body)]
         origin = replace(self.target.endpoint, path=request.path).url
         return " ".join([*parts, shlex.quote(self.target.redact(origin))])
 

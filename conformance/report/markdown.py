@@ -54,8 +54,8 @@ def render(run: RunRecord, checks: list[CheckRecord]) -> str:
 
 
 def _finding(word: str, check: CheckRecord) -> list[str]:
-    lines = [f"<details><summary>{word}: <code>{escape(check.id)}</code> [{check.level}]</summary>", ""]
-    lines += [_text(check.message), ""] if check.message else []
+    told = f": {escape(' '.join(check.message.split()))}" if check.message else ""
+    lines = [f"<details><summary>{word}: <code>{escape(check.id)}</code> [{check.level}]{told}</summary>", ""]
     lines += [f"- {one}: {_text(source)}" for one, source in zip(check.requirements, check.sources, strict=True)]
     lines += [f"- expected: `{_code(check.expected[:300])}`"] if check.expected else []
     lines += [f"- got: `{_code(check.got[:300])}`"] if check.got else []

@@ -1,5 +1,6 @@
 """The report a person reads: failures first, each with its requirement, source, request and answer, then the counts."""
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from conformance.report.results import read_run, security_summary
 from conformance.report.standing import Standing, by_standing
 
 SHOWN_EXCHANGES = 2
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 MARKS: dict[Standing, tuple[str, str]] = {
     "failed": ("FAIL", "31"),
     "error": ("ERROR", "35"),
@@ -25,7 +27,7 @@ def render(out: Path, *, colour: bool) -> str:
     for name in MARKS:
         for check in groups[name]:
             lines += [*_finding(check, name, colour), ""]
-    lines += [f"known failure {check.id}: {check.message}" for check in groups["known"]]
+    lines += [_printable(f"known failure {check.id}: {check.message}") for check in groups["known"]]
     lines += _skips(checks)
     lines += _security(checks)
     lines += _summary(run, checks, out, colour)
@@ -39,16 +41,41 @@ def _paint(text: str, code: str, colour: bool) -> str:
 def _finding(check: CheckRecord, name: Standing, colour: bool) -> Iterator[str]:
     mark, code = MARKS[name]
     yield f"{_paint(mark, code, colour)} {check.id}  [{check.level}]"
+    yield from map(_printable, _told(check))
+
+
+def _printable(text: str) -> str:
+    """Text of an endpoint without what a terminal would obey: colours, cursor moves, titles."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def _told(check: CheckRecord) -> Iterator[str]:
     yield f"  {check.message or 'It passes now; take it out of the baseline (--baseline-update does).'}"
     for one, source in zip(check.requirements, check.sources, strict=True):
         yield f"  {one}: {source}"
     if check.expected:
         yield f"  expected: {check.expected[:300]}"
-    if check.got:
-        yield f"  got:      {check.got[:500]}"
+    shown = " ".join(check.got.split())
+    answers = [" ".join(str(exchange.get("body", "")).split()) for exchange in check.exchanges[-SHOWN_EXCHANGES:]]
+    if shown and not any(answer.startswith(shown[:200]) for answer in answers):  # the answer is below already
+        yield f"  got:      {shown[:500]}"
     for exchange in check.exchanges[-SHOWN_EXCHANGES:]:
         yield f"  $ {str(exchange.get('request'))[:900]}"
-        yield f"    -> {exchange.get('status', exchange.get('error'))} {str(exchange.get('body', ''))[:400]}"
+        body = " ".join(str(exchange.get("body", "")).split())
+        yield f"    -> {exchange.get('status', exchange.get('error'))} {body[:400]}"
+
+
+def _next(groups: dict[Standing, list[CheckRecord]], out: Path) -> Iterator[str]:
+    """What a person does now, where there is something to do."""
+    if groups["failed"]:
+        yield (
+            f"next: mend what failed ({len(groups['failed'])}; more of each in {out / 'report.html'}), or accept it: "
+            "--baseline FILE --baseline-update"
+        )
+    if groups["error"]:
+        yield f"next: checks that broke ({len(groups['error'])}) are bugs of the suite; please report them with {out}"
+    if groups["stale"]:
+        yield f"next: known failures that pass now ({len(groups['stale'])}) are taken out by --baseline-update"
 
 
 def _skips(checks: list[CheckRecord]) -> list[str]:
@@ -56,7 +83,7 @@ def _skips(checks: list[CheckRecord]) -> list[str]:
     for check in checks:
         if check.status == "skipped":
             reasons[check.message] = reasons.get(check.message, 0) + 1
-    return [f"skipped {number}: {reason}" for reason, number in reasons.items()]
+    return [_printable(f"skipped {number}: {reason}") for reason, number in reasons.items()]
 
 
 def _security(checks: list[CheckRecord]) -> list[str]:
@@ -79,7 +106,7 @@ def _security(checks: list[CheckRecord]) -> list[str]:
 def _summary(run: RunRecord, checks: list[CheckRecord], out: Path, colour: bool) -> Iterator[str]:
     yield ""
     for era, state in run.eras.items():
-        yield f"{era}: {state}"
+        yield _printable(f"{era}: {state}")
     for level in ("MUST", "SHOULD", "derived"):
         counted = count(check for check in checks if check.level == level)
         told = ", ".join(f"{number} {status}" for status, number in counted.items() if number)
@@ -98,4 +125,5 @@ def _summary(run: RunRecord, checks: list[CheckRecord], out: Path, colour: bool)
         seen = {check.id for check in checks}
         yield from (f"  stale, no check has this name: {one}" for one in found.stale if one not in seen)
     yield f"records and reports: {out}"
+    yield from _next(by_standing(run, checks), out)
     yield f"verdict: {_paint(run.verdict, '32' if run.exit_code == 0 else '31', colour)}"

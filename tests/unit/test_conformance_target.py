@@ -1,5 +1,6 @@
 """Where the endpoint, the credentials and the claims come from, and that no credential gets into what is recorded."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,21 @@ def test_no_credential_is_recorded() -> None:
     assert secret not in shown
     assert secret not in repr(target)
     assert target.redact(f"echo {secret} and Bearer {secret}") == "echo *** and ***"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"x":"it\'s"}', id="quote"),
+        pytest.param(b'{"x":"\xff\xfe","y":"it\'s \\\\ \\n \xc3\xa9"}', id="no-utf-8"),
+    ],
+)
+def test_shown_request_can_be_repeated_in_bash(body: bytes) -> None:
+    client = Client(read_target(URL, profile="lambda", headers=[], timeout_s=1, environment={}))
+    shown = client._curl(Request("POST", "/mcp", (), body))
+    assert shown.startswith("curl -sS -i -X POST --data-binary ")
+    command = f'curl() {{ printf %s "$6"; }}; {shown}'
+    assert subprocess.run(["bash", "-c", command], capture_output=True).stdout == body
 
 
 @pytest.mark.parametrize("name", ["no-such-profile", "/no/such/file.yaml"])
