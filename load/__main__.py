@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     ab.add_argument("candidate", metavar="CANDIDATE_URL", help="the endpoint in question; the same one shows the noise")
     ab.add_argument(
         "--rounds", type=int, default=8, metavar="N",
-        help=f"turns each side gets (default 8); from {LEAST_ROUNDS} on drift between rounds is in the interval",
+        help=f"turns each side gets (default 8) after one to warm up; from {LEAST_ROUNDS} on drift between them counts",
     )  # fmt: skip
     ab.add_argument("--rate", type=_positive, metavar="R", help="highest arrival rate per second")
     ab.add_argument("--duration", type=_positive, metavar="S", help="seconds for each side, all rounds together")

@@ -11,7 +11,7 @@ from pathlib import Path
 from load.launch import launch
 from load.plan import Plan
 
-BASE, CANDIDATE = "base", "candidate"
+BASE, CANDIDATE, WARM_UP = "base", "candidate", "warm-up"
 
 
 def rounds_of(plan: Plan, rounds: int) -> Iterator[tuple[str, int, Plan]]:
@@ -32,9 +32,14 @@ def rounds_of(plan: Plan, rounds: int) -> Iterator[tuple[str, int, Plan]]:
 
 
 def run_in_turns(plan: Plan, base_url: str, candidate_url: str, rounds: int, out: Path) -> bool:
-    """Sends every round to `out/base/round-N` or `out/candidate/round-N`. Returns whether it was interrupted."""
+    """Sends every round to `out/base/round-N` or `out/candidate/round-N`. Returns whether it was interrupted.
+
+    A round to each side goes before, to `out/warm-up`, and is not compared: the first to call meets cold environments,
+    and whoever waits behind them is as late on warm ones (measured: 20 times the other rounds' median).
+    """
     urls = {BASE: base_url, CANDIDATE: candidate_url}
-    for side, number, share in rounds_of(plan, rounds):
-        if launch(share, urls[side], out / side / f"round-{number}"):
+    turns = list(rounds_of(plan, rounds))
+    for side in (BASE, CANDIDATE):
+        if launch(turns[0][2], urls[side], out / WARM_UP / side):
             return True
-    return False
+    return any(launch(share, urls[side], out / side / f"round-{number}") for side, number, share in turns)

@@ -355,6 +355,8 @@ def test_two_endpoints_in_turns(serve: Callable[..., str], tmp_path: Path) -> No
     assert report["verdict"] == "slower"
     assert {one["rounds"] for one in report["overall"] if one["temperature"] == "warm"} == {4}
     assert len(list(out.glob("*/round-*/requests.jsonl"))) == 8
+    assert report["overall"][0]["base_n"] <= 4 * 13, "the round before the others is not compared"
+    assert len(list(out.glob("warm-up/*/requests.jsonl"))) == 2
     again = load("compare", out / "candidate", out / "base", "--json")
     assert (again.returncode, json.loads(again.stdout)["verdict"]) == (0, "faster")
 
