@@ -444,9 +444,9 @@ def bench_verdicts(scratch: Path, quick: bool) -> Iterator[Row]:
     trials, seed = (40 if quick else 300), 20261124
     rng = np.random.default_rng(seed)
 
-    def drawn(factor: float) -> tuple[list[Any], list[float]]:
-        warm, cold = rng.lognormal(np.log(50 * factor), 0.35, 1000), rng.lognormal(np.log(900), 0.2, 1000)
-        is_cold = rng.random(1000) < 0.01
+    def drawn(factor: float, n: int = 1000) -> tuple[list[Any], list[float]]:
+        warm, cold = rng.lognormal(np.log(50 * factor), 0.35, n), rng.lognormal(np.log(900), 0.2, n)
+        is_cold = rng.random(n) < 0.01
         values = np.where(is_cold, cold, warm)
         rows = [
             LoadRow(i, "s", "print", "2025-11-25", 0, 0, 0, 0, float(ms), float(ms), 200, "ok", cold=bool(heat))
@@ -490,7 +490,7 @@ def bench_verdicts(scratch: Path, quick: bool) -> Iterator[Row]:
                 pair: list[list[Any]] = [[], []]
                 for side in order:
                     speed += float(rng.normal(0, drift))
-                    pair[side] = drawn(float(np.exp(speed)) * (factor if side else 1.0))[0][:125]
+                    pair[side] = drawn(float(np.exp(speed)) * (factor if side else 1.0), 125)[0]
                 rounds.append((pair[0], pair[1]))
             base, other = ([one for pair in rounds for one in pair[side]] for side in (0, 1))
             hits.append(float((compare(base, other, rounds=rounds).verdict in verdicts) == counts))
