@@ -67,13 +67,13 @@ def expect_error(reply: Reply, *codes: int, status: tuple[int, ...] = ()) -> dic
     if status:
         expect_status(reply.answer, *status)
     error = reply.error
+    wanted = " or ".join(map(str, codes)) or "any JSON-RPC error"
     if reply.message is None:
         told = f"HTTP {reply.answer.status} without a JSON-RPC message where a JSON-RPC error is due."
-        raise NonConformance(told, expected=codes, got=reply.answer.body[:300].decode(errors="replace"))
+        raise NonConformance(told, expected=wanted, got=reply.answer.body[:300].decode(errors="replace"))
     if error is None:
-        raise NonConformance("A result came back where a JSON-RPC error is due.", expected=codes, got=reply.message)
+        raise NonConformance("A result came back where a JSON-RPC error is due.", expected=wanted, got=reply.message)
     if codes and error.get("code") not in codes:
-        wanted = " or ".join(map(str, codes))
         raise NonConformance(f"Error code {error.get('code')} where {wanted} is due.", expected=wanted, got=error)
     return error
 

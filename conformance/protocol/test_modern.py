@@ -9,6 +9,7 @@ import pytest
 from conformance.client import Client, Discovery, initialize_params
 from conformance.finding import NonConformance, expect, expect_error, expect_result, expect_status, requirement
 from conformance.messages import META, Era, changed, encode, modern_meta, read_reply, request_headers, request_message
+from conformance.protocol.test_both_eras import served_when_right
 
 MODERN = Era.MODERN
 HEADER_MISMATCH = -32020
@@ -198,7 +199,9 @@ def test_encoded_name_header_is_accepted(modern: Client) -> None:
     # An unknown tool, named the same in header and body, must get past the header comparison and fail as unknown.
     name = "no_such_t\u00f6ol"
     params = {"name": name, "arguments": {}}
-    error = modern.call(MODERN, "tools/call", params, headers={"Mcp-Name": sentinel(name)}).error
+    reply = modern.call(MODERN, "tools/call", params, headers={"Mcp-Name": sentinel(name)})
+    error = reply.error
+    expect(reply.message, "A correctly encoded Mcp-Name got no JSON-RPC answer.", got=reply.answer.status)
     mismatch = error is not None and error.get("code") == HEADER_MISMATCH
     expect(not mismatch, "A correctly encoded Mcp-Name was called a mismatch.", got=error)
 
@@ -307,6 +310,7 @@ def test_notification_is_accepted_without_a_body(modern: Client) -> None:
 
 @requirement("T26-06")
 def test_unacceptable_notification_is_an_http_error(modern: Client) -> None:
+    served_when_right(modern, MODERN)
     version = "1900-01-01"
     answer = modern.notify(
         MODERN,
@@ -384,6 +388,7 @@ def test_error_codes_are_defined(modern: Client) -> None:
 @requirement("B26-05")
 def test_error_codes_keep_out_of_old_ranges(modern: Client) -> None:
     standard = {-32700, -32600, -32601, -32602, -32603}
+    served_when_right(modern, MODERN)
     for code in codes_seen(modern) - standard:
         reserved = -32768 <= code <= -32000 and not -32099 <= code <= -32020
         expect(not reserved, "An error code is in a range reserved for JSON-RPC or earlier revisions.", got=code)

@@ -10,7 +10,7 @@ import pytest
 from conformance.client import Agreement, Client, Discovery
 from conformance.finding import expect, expect_error, expect_result, expect_status, requirement
 from conformance.messages import Era, encode, next_id, request_headers, request_message, text_blocks
-from conformance.protocol.test_both_eras import UNKNOWN_TOOL, refuse, tool_with_required
+from conformance.protocol.test_both_eras import UNKNOWN_TOOL, refuse, served_when_right, tool_with_required
 from conformance.wire import json_messages
 
 
@@ -72,6 +72,7 @@ def test_older_bad_arguments_are_told(client: Client, older: Era, discovery: Dis
 @requirement("T03-02", "T06-02")
 def test_older_foreign_origin_is_refused(client: Client, older: Era) -> None:
     over_http(older)
+    served_when_right(client, older)
     body = encode(request_message(older, "tools/list", None, next_id()))
     headers = [*request_headers(older, "tools/list", None), ("Origin", "http://evil.example.com")]
     answer = client.send(body, headers=headers)

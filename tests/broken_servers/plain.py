@@ -54,6 +54,12 @@ def handshake_alone(_handler: BaseHTTPRequestHandler, message: Any) -> tuple[int
     return 200, {"jsonrpc": "2.0", "id": message.get("id") if message else None, "error": error}
 
 
+def refuses_all_else(handler: BaseHTTPRequestHandler, message: Any) -> tuple[int, Any]:
+    """Introduces itself in the handshake era and answers 404 to all else, right or wrong."""
+    introduced = isinstance(message, dict) and message.get("method") == "initialize" and isinstance(message["id"], int)
+    return handshake_alone(handler, message) if introduced else (404, None)
+
+
 def modern_alone(message: Any) -> tuple[int, Any]:
     """Serves server/discover and an empty tools/list of 2026-07-28, to anything that names no other method."""
     method = message.get("method") if message else None

@@ -91,6 +91,15 @@ def test_check_fails_on_its_plain_mutant(tmp_path: Path, fault: str) -> None:
     assert {record["status"] for record in records} & {"failed", "warning"}
 
 
+def test_refusals_are_believed_only_where_a_right_request_is_served(tmp_path: Path) -> None:
+    """A server that answers 404 to everything refuses what is wrong as well; no check may pass it for that."""
+    with plain.serving(plain.refuses_all_else) as url:
+        _, records = checks_of(url, "protocol", "both_eras or malformed or unacceptable or invalid_version", tmp_path)
+    assert [record["id"] for record in records if record["status"] == "passed"] == []
+    skipped = [record["id"] for record in records if "is not served either" in str(record["message"])]
+    assert len(skipped) > 25
+
+
 @pytest.mark.parametrize(("server", "part"), [("correct", "protocol"), ("correct", "tools"), ("rich", "protocol")])
 def test_correct_server_passes_every_check(reference: str, tmp_path: Path, server: str, part: str) -> None:
     code = run([f"{reference}/{server}/mcp/", "--only", part, "--strict", "--json", "--out", str(tmp_path)])
