@@ -48,7 +48,7 @@ lint: .venv/.ready ## ruff and mypy --strict
 	$(PY) -m mypy simple_test_client.py
 
 .PHONY: serve
-serve: .venv/.ready ## the local stack in the foreground; prints the endpoint and AWS_ENDPOINT_URL
+serve: .venv/.ready ## the local stack in the foreground, with a console at http://127.0.0.1:8000/
 	@$(PY) -m sam.local --port 8000
 
 .PHONY: conformance

@@ -27,13 +27,14 @@ DATA = (
     "conformance/profiles/lambda.yaml",
     "conformance/requirements/contract.yaml",
     "conformance/report/report.schema.json",
+    "conformance/report/report.html.jinja",
     "load/thresholds.yaml",
     "load/profiles/smoke.yaml",
     "ops/report.html.j2",
     "check/page.html.j2",
 )
 # Imported under a name of their own, and brought by what is declared.
-BROUGHT_BY = {"botocore": "boto3", "gevent": "locust"}
+BROUGHT_BY = {"botocore": "boto3", "gevent": "locust", "urllib3": "boto3"}
 # Declared for an option of another package, not to be imported.
 NOT_IMPORTED = {"pytest-xdist"}
 
