@@ -44,8 +44,9 @@ def arguments(environment: Mapping[str, str], out: Path) -> list[str]:
     for name, option in OPTIONS.items():
         value = environment.get(f"INPUT_{name}", "").strip()
         found += [option, value] if value else []
-    for line in environment.get("INPUT_HEADERS", "").splitlines():
-        found += ["--header", line.strip()] if line.strip() else []
+    for name, option in (("HEADERS", "--header"), ("REFUSED_HEADERS", "--refused-header")):
+        for line in environment.get(f"INPUT_{name}", "").splitlines():
+            found += [option, line.strip()] if line.strip() else []
     return [*found, *(["--strict"] if strict.lower() in TRUE else []), "--out", str(out)]
 
 

@@ -97,6 +97,10 @@ def test_failure_fails_the_step_and_keyed_endpoint_gets_its_key(reference: str, 
         pytest.param({"endpoint": "http://127.0.0.1:1/mcp"}, 3, id="unreachable"),
         pytest.param({"endpoint": ""}, 2, id="no-endpoint"),
         pytest.param({"endpoint": "http://127.0.0.1:1/mcp", "strict": "perhaps"}, 2, id="bad-strict"),
+        pytest.param({"endpoint": "http://127.0.0.1:1/mcp", "headers": "X-A=in-the-clear"}, 2, id="header"),
+        pytest.param(
+            {"endpoint": "http://127.0.0.1:1/mcp", "refused_headers": "X-A=in-the-clear"}, 2, id="refused-header"
+        ),
     ],
 )
 def test_what_cannot_be_judged_is_an_error_in_the_log(tmp_path: Path, inputs: dict[str, str], expected: int) -> None:
