@@ -10,7 +10,7 @@ import pytest
 from conformance.client import Agreement, Client, Discovery
 from conformance.finding import expect, expect_error, expect_result, expect_status, requirement
 from conformance.messages import Era, encode, next_id, request_headers, request_message, text_blocks
-from conformance.protocol.test_both_eras import UNKNOWN_TOOL, refuse, served_when_right, tool_with_required
+from conformance.protocol.test_both_eras import UNKNOWN_TOOL, refuse, served_when_right, session_of, tool_with_required
 from conformance.wire import json_messages
 
 
@@ -74,7 +74,8 @@ def test_older_foreign_origin_is_refused(client: Client, older: Era) -> None:
     over_http(older)
     served_when_right(client, older)
     body = encode(request_message(older, "tools/list", None, next_id()))
-    headers = [*request_headers(older, "tools/list", None), ("Origin", "http://evil.example.com")]
+    session = session_of(client, older)
+    headers = [*request_headers(older, "tools/list", None), *session, ("Origin", "http://evil.example.com")]
     answer = client.send(body, headers=headers)
     expect(400 <= answer.status < 500, "A foreign Origin was served.", expected="4xx", got=answer.status)
 
@@ -91,8 +92,7 @@ def test_older_notification_is_accepted_without_a_body(client: Client, older: Er
 def test_older_get_is_a_stream_or_405(client: Client, older: Era) -> None:
     over_http(older)
     version = [("MCP-Protocol-Version", str(older))] if older is Era.JUNE else []
-    session = [("Mcp-Session-Id", client.session_id)] if client.session_id else []
-    headers = [("Accept", "text/event-stream"), *version, *session]
+    headers = [("Accept", "text/event-stream"), *version, *session_of(client, older)]
     answer = client.send(method="GET", headers=headers, timeout_s=4, allow_partial=True)
     expect_status(answer, 200, 405)
     if answer.status == 200:
