@@ -18,7 +18,7 @@ from load.rows import BadRecord, read_runs, write_run
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCUSTFILE = Path(__file__).resolve().parent / "locustfile.py"
-KILL_AFTER_S = 10.0
+KILL_AFTER_S = 20.0
 
 
 class Unreachable(Exception):

@@ -170,7 +170,7 @@ def test_ctrl_c_keeps_the_rows(serve: Callable[..., str], tmp_path: Path, signum
     ready, _, _ = select.select([process.stderr], [], [], 60)
     assert ready
     process.send_signal(signum)
-    stdout, stderr = process.communicate(timeout=30)
+    stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stdout + stderr
     assert len(read_rows(out)) >= 1
     assert read_runs(out)[0].ended == "interrupted"
@@ -186,7 +186,7 @@ def test_ctrl_c_ends_the_workers_too(serve: Callable[..., str], tmp_path: Path) 
     files = [out / "requests-w0.jsonl", out / "requests-w1.jsonl"]
     _wait_for(lambda: all(file.exists() and file.stat().st_size for file in files))
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert [run.ended for run in read_runs(out)] == ["interrupted"] * 3
     assert not _processes_naming(str(out))
@@ -336,7 +336,7 @@ def test_the_web_ui_starts_a_profile_and_keeps_its_page(serve: Callable[..., str
         assert is_up()
     finally:
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     for directory in (out, again):
         assert [row.index for row in read_rows(directory)] == list(range(20)), "the rows of two runs are no run"
