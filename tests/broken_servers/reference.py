@@ -155,6 +155,8 @@ def _error(call: Call, refusal: Refusal) -> dict[str, Any] | None:
         error["data"] = refusal.data
     if call.fault == "error-code-is-text":
         error["code"] = str(refusal.code)
+    if call.fault == "errors-show-values":
+        error["message"] += f" [input_value={call.body[:40]!r}]"
     if call.fault == "error-without-message":
         del error["message"]
     if call.fault == "undefined-error-code":
@@ -362,11 +364,15 @@ def _parse(call: Call) -> dict[str, Any]:
             message = message[0]
         else:
             raise Refusal(400, -32600, "A batch is not supported")
+    if call.fault == "text-taken-for-a-method" and isinstance(message, str):
+        message = {"jsonrpc": "2.0", "id": 1, "method": message}
     if not isinstance(message, dict):
         raise Refusal(400, -32600, "Not an object")
     call.message = message
     if message.get("jsonrpc") != "2.0" and call.fault != "jsonrpc-unchecked":
         raise Refusal(400, -32600, "jsonrpc must be 2.0")
+    if call.fault == "method-guessed" and "method" not in message and "params" in message:
+        message["method"] = "tools/list"
     if call.fault == "posted-response-answered" and "method" not in message and "result" in message:
         message["method"] = "tools/list"
     if not isinstance(message.get("method"), str):
@@ -722,7 +728,7 @@ def _run(tree: Any, names: dict[str, Any], call: Call) -> Any:
     value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), names) if last else None
     if call.fault == "last-expression-lost":
         value = None
-    return names.get("result", value)
+    return value if call.fault == "result-variable-ignored" else names.get("result", value)
 
 
 class Blocked(Exception):
