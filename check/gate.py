@@ -46,7 +46,7 @@ GATEWAY_S = 29  # how long API Gateway would wait for the function
 SUITE = "-n 4"
 MOST_FAILED = 0.01  # the share of calls that may fail under load, whatever the version that serves does
 NOT_JUDGED = ("in_flight", "dropped")  # outcomes that say something of the generator only
-AB = "smoke --duration 60 --rounds 4 --effect 20"
+AB = "smoke --duration 60 --rounds 8 --effect 20"
 
 Outcome = Literal["promoted", "passed", "refused", "rolled back"]
 RunStep = Callable[..., Step]

@@ -120,8 +120,9 @@ def read_stack(template: Path, parameters: Mapping[str, str] | None = None) -> S
         reserved_concurrency=properties.get("ReservedConcurrentExecutions"),
         stage=str(stage["StageName"]),
         routes=_routes(body),
-        binary_media_types=tuple(
-            api.get("BinaryMediaTypes") or body.get("x-amazon-apigateway-binary-media-types") or ()
+        binary_media_types=tuple(  # SAM writes the slash as a JSON pointer does
+            media_type.replace("~1", "/")
+            for media_type in api.get("BinaryMediaTypes") or body.get("x-amazon-apigateway-binary-media-types") or ()
         ),
         region=_region(),
         architecture=str((properties.get("Architectures") or ["x86_64"])[0]),

@@ -63,6 +63,12 @@ ELSEWHERE = {
     "python -m load mix LOG_GROUP --write mix.yaml": By(
         "tests/integration/test_load_product.py::test_the_product_is_asked_again_what_it_was_asked", '"--write"'
     ),
+    "python -m load ab smoke URL-A URL-B": By(
+        "tests/integration/test_load_runs.py::test_two_endpoints_in_turns", '"ab"'
+    ),
+    "python -m ops logs tail --live": By(
+        "tests/integration/test_ops_local_stack.py::test_a_line_is_told_by_live_tail_and_ctrl_c_is_130", '"--live"'
+    ),
     "python -m load compare A B": By("tests/integration/test_load_runs.py::test_two_endpoints_in_turns", '"compare"'),
     "make tune": By("tests/integration/test_ops_known_optima.py::test_the_known_optimum_is_found", '"memory"'),
     "make layer": By(DEPLOY, '"layer"'),

@@ -141,3 +141,14 @@ def test_flags_go_over_the_template_and_meet_the_same_limits(small: Path):
     assert (stack.memory_mb, stack.timeout_s, stack.environment["NUMBER"]) == (512, 20, "6")
     with pytest.raises(StackError, match="got 64"):
         configured(stack, memory_mb=64)
+
+
+def test_binary_media_types_are_read_as_sam_writes_them(tmp_path: Path):
+    text = TEMPLATE.read_text().replace("../function", str(TEMPLATE.parents[1] / "function"))
+    text = text.replace("openapi.yaml", str(TEMPLATE.parent / "openapi.yaml"))
+    stage = "      StageName: !Ref PStage\n"
+    assert stage in text
+    changed = tmp_path / "template.yaml"
+    changed.write_text(text.replace(stage, stage + "      BinaryMediaTypes: [application~1json]\n", 1))
+    assert read_stack(TEMPLATE).binary_media_types == ()
+    assert read_stack(changed).binary_media_types == ("application/json",)
