@@ -17,7 +17,7 @@ from typing import Any
 
 from interpreter.judges import REFUSED_MODULES, Judge, Policy, attachments, exact, judges
 
-REFUSED = b"refused: "  # begins a line on the trace pipe that names a refused operation
+REFUSED = b"refused: "  # begins a line on the trace pipe that names a refused operation, whatever was there before
 MAX_NAME = 1000
 UNTOLD = 71
 
@@ -61,7 +61,7 @@ def _hook(table: Any, trace_fd: int) -> Callable[[str, tuple[Any, ...]], None]:
     def hook(
         event: str, args: tuple[Any, ...], table: Any = table, slots: int = _SLOTS, hash_of: Any = hash,
         trace_fd: int = trace_fd, inode: int = pipe.st_ino, device: int = pipe.st_dev, fstat: Any = os.fstat,
-        write: Any = os.write, tells: bytes = REFUSED, most: int = MAX_NAME, encode: Any = str.encode,
+        write: Any = os.write, tells: bytes = b"\n" + REFUSED, most: int = MAX_NAME, encode: Any = str.encode,
         error: Any = SecurityError, any_error: Any = BaseException, leave: Any = os._exit, untold: int = UNTOLD,
     ) -> None:  # fmt: skip
         for name, judge in table[hash_of(event) % slots]:

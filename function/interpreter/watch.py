@@ -378,6 +378,8 @@ class _Watch:
             self.bounds.on_stdout(self.decoder.decode(kept))
 
     def _take_trace(self, line: bytes) -> None:
+        if not line:
+            return
         if not line.startswith(REFUSED):
             self.watched.trace.feed(line + b"\n")
         elif len(self.watched.refused) < MAX_REFUSED:

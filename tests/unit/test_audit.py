@@ -209,6 +209,12 @@ def test_a_refusal_that_cannot_be_told_ends_the_run(interpreter: Interpreter, hi
     assert (execution.error is None) == (execution.violations == ["os.system"])
 
 
+def test_a_refusal_is_told_behind_whatever_the_code_has_written(interpreter: Interpreter) -> None:
+    code = "import os\nos.write(4, b'x' * 5000)\ntry:\n    os.system('true')\nexcept OSError:\n    result = 1"
+    execution = interpreter.run(code).execution
+    assert (execution.result, execution.violations) == ("1", ["os.system"])
+
+
 def test_a_database_elsewhere_is_not_attached(interpreter: Interpreter) -> None:
     execution = interpreter.run("import sqlite3\nsqlite3.connect('').execute(\"attach '/tmp/zz' as z\")").execution
     assert (execution.result, execution.violations) == ("DatabaseError: not authorized", ["sqlite3.attach('/tmp/zz')"])
