@@ -156,13 +156,13 @@ def _tail(args: argparse.Namespace, around: Surroundings) -> int:
     around.out.write(exports.HEADS[args.output])
     with kept.open("w", encoding="utf-8") if kept else nullcontext() as file, aws_sentences(selection.account):
         for batch in batches:
+            if file:  # kept before it is shown, so that a Ctrl-C between the two loses nothing
+                file.write("".join(event_line(event) for event in batch))
+                file.flush()
             shown = [event for event in batch if chosen.chooses(event)]
             write(shown, around.out, around.zone)
             around.out.flush()
             count += len(shown)
-            if file:
-                file.write("".join(event_line(event) for event in batch))
-                file.flush()
     around.say(f"{count} events")
     if not count:
         raise Inconclusive("Nothing matched in the range; widen --since or the filters.")
