@@ -268,6 +268,7 @@ def layers(alone_here: bool, available: Available, *, network: bool, hook: bool)
     """Name, whether active here, and what it does or why not. `get_environment_info` shows this."""
     shared = "not applied: other processes run under this uid"
     absent = "this kernel or the filter around this process refuses it, as inside a Lambda function"
+    host_closed = own_memory_closed()
     secrets_here = [name for name in SECRETS if name in os.environ]
     return [
         ("process", True, "each call is a child of a clean template process and ends with the call"),
@@ -297,9 +298,9 @@ def layers(alone_here: bool, available: Available, *, network: bool, hook: bool)
         ),
         (
             "execute-only-host",
-            own_memory_closed(),
+            host_closed,
             "the handler's memory and environment are closed to the code"
-            if own_memory_closed()
+            if host_closed
             else "not applied: set AWS_LAMBDA_EXEC_WRAPPER to /var/task/execute-only",
         ),
         (

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterator
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 type Offset = tuple[float, str]
 """Seconds from the start of the stage, and the label of the part of the stage it belongs to ("" for the whole)."""
@@ -13,6 +14,20 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(default="", description="Names the stage in reports and selectors; its kind when empty.")
+
+
+class OfOneRate(Shape):
+    """A shape whose mean rate is the same throughout."""
+
+    rate_per_s: PositiveFloat
+    duration_s: PositiveFloat
+
+    @property
+    def peak_per_s(self) -> float:
+        return self.rate_per_s
+
+    def scaled(self, rate: float, time: float) -> Self:
+        return self.model_copy(update={"rate_per_s": self.rate_per_s * rate, "duration_s": self.duration_s * time})
 
 
 def evenly(rate_per_s: float, duration_s: float) -> Iterator[Offset]:
