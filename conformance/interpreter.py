@@ -15,7 +15,6 @@ from conformance.messages import Era, Reply, text_blocks
 from conformance.target import Interpreter
 
 TOOL = "execute_python"
-CODE = "code"
 
 
 @dataclass(frozen=True, slots=True)

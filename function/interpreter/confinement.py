@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from interpreter.kernel import Available
 
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN")
-
-
+SWEEP_ROUNDS = 200  # so that what forks as fast as it is killed does not hold the host for ever
 STACK_MB = 8  # what CPython's own limit of recursion in C is made for; more would let a recursion eat the memory
 
 
@@ -81,8 +80,8 @@ def _address_space_bytes() -> int:
 # ---- the host's side --------------------------------------------------------------------------------------------
 
 
-def scrub_secrets() -> list[str]:
-    """Overwrite the credentials in this process's memory and drop them from its environment; returns their names.
+def scrub_secrets() -> None:
+    """Overwrite the credentials in this process's memory and drop them from its environment.
 
     Must run before anything copies them (boto3, a subprocess). A child of the same uid can read
     /proc/<pid>/environ and /proc/<pid>/mem of this process where nothing else forbids it.
@@ -90,7 +89,6 @@ def scrub_secrets() -> list[str]:
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_void_p
     header = bytes.__basicsize__ - 1  # where the payload of a bytes object begins (CPython)
-    scrubbed = []
     for name in SECRETS:
         if name not in os.environ:
             continue
@@ -103,21 +101,18 @@ def scrub_secrets() -> list[str]:
             if isinstance(value, bytes) and len(value) > 1:  # CPython shares bytes of length 1
                 ctypes.memset(id(value) + header, 0x78, len(value))
         del os.environ[name]
-        scrubbed.append(name)
-    return scrubbed
 
 
-def close_own_memory() -> bool:
-    """Make this process non-dumpable, so that others of its uid cannot read or write it through /proc; whether it is.
+def close_own_memory() -> None:
+    """Make this process non-dumpable, so that others of its uid cannot read or write it through /proc.
 
     Inside Lambda prctl is refused; there `execute-only`, which starts the runtime, has done it.
     """
     ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE, prctl(2)
-    return own_memory_closed()
 
 
 def own_memory_closed() -> bool:
-    """The files in /proc of a process that is not dumpable belong to root (proc(5))."""
+    """Whether they cannot: the files in /proc of a process that is not dumpable belong to root (proc(5))."""
     return os.getuid() != 0 and os.stat("/proc/self/environ").st_uid != os.getuid()
 
 
@@ -164,29 +159,26 @@ def ancestors() -> set[int]:
     return line
 
 
-def sweep(spare: Iterable[int], rounds: int = 200) -> int:
-    """Kill every process of the uid but `spare` until two passes find none; returns how many. See `alone`."""
+def sweep(spare: Iterable[int]) -> None:
+    """Kill every process of the uid but `spare` until two passes find none. See `alone`."""
     spared = set(spare)
-    killed: set[int] = set()
     clean = 0
-    for _ in range(rounds):
+    for _ in range(SWEEP_ROUNDS):
         found = {task.pid for task in own_tasks()} - spared
         clean = clean + 1 if not found else 0
         if clean == 2:
             break
         _kill(found)
-        killed |= found
-    return len(killed)
 
 
-def sweep_orphans(known: Iterable[int], rounds: int = 200) -> int:
-    """Kill the children of this process that it did not make itself; returns how many.
+def sweep_orphans(known: Iterable[int]) -> None:
+    """Kill the children of this process that it did not make itself.
 
     They are what a run left behind, come to this process as their subreaper; theirs come here in turn.
     """
     own = set(known)
     killed: set[int] = set()
-    for _ in range(rounds):
+    for _ in range(SWEEP_ROUNDS):
         found = _children() - own - killed
         if not found:
             break
@@ -195,7 +187,6 @@ def sweep_orphans(known: Iterable[int], rounds: int = 200) -> int:
         for pid in found:  # only once it is reaped have its own children come to us
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-    return len(killed)
 
 
 def _children() -> set[int]:
@@ -255,10 +246,9 @@ def remove(directory: str) -> None:
         os.rmdir(directory)
 
 
-def become_subreaper() -> bool:
+def become_subreaper() -> None:
     """Have orphans of this process's children come to it, so that they can be found and killed. Lambda refuses."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.prctl(36, 1, 0, 0, 0) == 0)  # PR_SET_CHILD_SUBREAPER, prctl(2)
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER, prctl(2)
 
 
 # ---- the truth about it -----------------------------------------------------------------------------------------

@@ -22,8 +22,6 @@ ErrorType = Literal[
     "package",
 ]
 
-NO_RESULT = "Code executed successfully"
-
 
 class Model(BaseModel):
     model_config = ConfigDict(extra="forbid")

@@ -18,7 +18,6 @@ from typing import Any
 
 MOST_ROWS = 10_000  # of one query, and how many come without a limit
 MOST_FIELDS = 200  # discovered in one event
-TIMES = frozenset({"@timestamp", "@ingestionTime"})
 
 Row = Mapping[str, Any]
 Compute = Callable[[Row], Any]
