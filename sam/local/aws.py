@@ -1,7 +1,7 @@
 """The AWS APIs of the local stack, for boto3 with AWS_ENDPOINT_URL: ours where moto is wrong, moto for the rest.
 
-Lambda is `lambda_api`, CloudWatch Logs `logs_api`, CloudWatch's data `metrics` behind moto's own parsing; IAM, Lambda's
-policies and whatever else is asked are moto's. Signatures are not checked: this listens on loopback only.
+Lambda is `lambda_api`, CloudWatch Logs `logs_api`, CloudWatch's data `metrics` behind moto's own parsing; IAM, layer
+versions and whatever else is asked are moto's. Signatures are not checked: this listens on loopback only.
 """
 
 import asyncio
@@ -120,7 +120,7 @@ class Aws:
     # -- moto ---------------------------------------------------------------------------------------------------
 
     def _start_moto(self) -> Any:
-        """moto with the function's role, and the function itself, so that it has something to attach a policy to.
+        """moto with the function's role, and the function itself, so that what is not played here finds one.
 
         Once something is asked of it: it takes most of a second to import, and most stacks need nothing of it.
         """
@@ -157,9 +157,10 @@ class Aws:
 
         self.settle()  # metrics come from log lines too
         headers = [(name, self._in_our_region(name, value)) for name, value in request.headers.items()]
+        path, _, query = request.raw_path.partition("?")
         builder = EnvironBuilder(
-            path=unquote(request.raw_path.partition("?")[0]),
-            query_string=request.raw_path.partition("?")[2],
+            path=unquote(_layer_path(request) or path),
+            query_string=query,
             method=request.method,
             headers=headers,
             data=body,
@@ -182,6 +183,14 @@ class Aws:
         if name.lower() != "authorization":
             return value
         return _CREDENTIAL_SCOPE.sub(rf"\g<1>{self._region}\g<3>", value, count=1)
+
+
+def _layer_path(request: web.BaseRequest) -> str | None:
+    """GetLayerVersionByArn as the GetLayerVersion that moto knows; None for another request."""
+    if not request.path.endswith("/layers") or request.query.get("find") != "LayerVersion":
+        return None
+    layer_arn, _, number = request.query.get("Arn", "").rpartition(":")
+    return f"{request.path}/{layer_arn}/versions/{number}"
 
 
 def _replace_metrics(store: metrics.MetricStore) -> None:

@@ -78,6 +78,7 @@ class Environment:
         self.kind = kind
         self.tenant = tenant
         self.lost = False
+        self.init_failure: InitFailure | None = None  # of `start`; an invocation may have mended it since
         self.stream = f"{time.strftime('%Y/%m/%d', time.gmtime())}/[{stack.version}]{uuid.uuid4().hex}"
         self._site = site
         self._platform = logs.Platform(
@@ -125,6 +126,7 @@ class Environment:
         began = time.monotonic()  # Lambda's init begins with the runtime; making the environment is not in it
         failure = await self._run_init(began + self._init_limit_s)
         self._init_ms = (time.monotonic() - began) * 1000
+        self.init_failure = failure
         if failure is None:
             self._say(logs.init_report(self._platform, time.time(), self._init_ms, "success"))
         else:

@@ -6,6 +6,7 @@ Successful can be tested. Behaviour: https://docs.aws.amazon.com/lambda/latest/a
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -16,7 +17,7 @@ import shutil
 import tempfile
 import uuid
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 
 from .environment import Environment, Outcome
 from .logs import runtime_arn
+from .policy import Policy, PolicyError
 from .pool import LATEST, Pool
 from .stack import MEMORY_MB, TIMEOUT_S, Stack
 
@@ -39,7 +41,7 @@ _RESERVED_VARIABLES = frozenset(
     AWS_SESSION_TOKEN AWS_LAMBDA_RUNTIME_API LAMBDA_TASK_ROOT LAMBDA_RUNTIME_DIR""".split()
 )
 # Settings of a function that nothing here would follow; taken silently, a test would pass that fails on AWS.
-_NOT_PLAYED = ("DeadLetterConfig", "FileSystemConfigs", "ImageConfig", "KMSKeyArn", "Layers", "RuntimeConfig")
+_NOT_PLAYED = ("DeadLetterConfig", "FileSystemConfigs", "ImageConfig", "KMSKeyArn", "RuntimeConfig")
 _ALIAS = re.compile(r"(?!^[0-9]+$)[a-zA-Z0-9_-]{1,128}")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MISMATCH = (
@@ -97,6 +99,8 @@ class Version:
     modified_s: float
     revision_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     state: str = "Active"
+    state_reason: str = ""
+    state_reason_code: str = ""
     last_update: str = "Successful"
 
 
@@ -144,6 +148,10 @@ class Function:
         self._published = 0
         self._published_revision = ""
         self.snapshot: asyncio.Task[Environment] | None = None  # of the version published last
+        self._policies: dict[str | None, Policy] = {}  # by qualifier
+        for each in stack.permissions:
+            asked = {"StatementId": each.statement_id, "Action": each.action, "Principal": each.principal}
+            self._policy(each.qualifier).add(asked | {"SourceArn": each.source_arn}, self._arn_of(each.qualifier))
 
     @property
     def arn(self) -> str:
@@ -163,12 +171,12 @@ class Function:
     ) -> Outcome:
         """Run one event in the version that `qualifier` names. Raises LambdaError, Throttled and LaunchError."""
         version = self.version_of(qualifier)
-        if version.state == "Pending":
+        if version.state in ("Pending", "Failed"):
             raise LambdaError(
                 409,
                 "ResourceConflictException",
                 f"The operation cannot be performed at this time. The function is currently in the following state: "
-                f"Pending: {self._arn_of(qualifier)}",
+                f"{version.state}: {self._arn_of(qualifier)}",
             )
         self._check_tenant(version.stack, tenant)
         return await self.pool.invoke(
@@ -256,10 +264,14 @@ class Function:
         }
         if stack.environment:
             document["Environment"] = {"Variables": dict(stack.environment)}
+        if stack.layers:
+            document["Layers"] = [{"Arn": arn} for arn in stack.layers]
         if stack.per_tenant:
             document["TenancyConfig"] = {"TenantIsolationMode": "PER_TENANT"}
         if version.state == "Pending":
             document |= {"StateReason": "The function is being created.", "StateReasonCode": "Creating"}
+        elif version.state == "Failed":
+            document |= {"StateReason": version.state_reason, "StateReasonCode": version.state_reason_code}
         elif version is self.latest:  # a version is never updated
             document["LastUpdateStatus"] = version.last_update
         return document
@@ -339,14 +351,18 @@ class Function:
         self.pool.reconfigure(version.stack)
         version.state = "Pending"
 
-        def active(_: object = None) -> None:
+        def active() -> None:
             version.state = "Active"
+
+        def taken(snapshot: asyncio.Task[Environment]) -> None:
+            if not snapshot.cancelled():
+                _settle_by(snapshot, version)
 
         if not version.stack.snap_start:
             self._clock.later(SETTLE_S, active)
         else:
             self.snapshot = self.pool.take_snapshot(number)
-            self.snapshot.add_done_callback(active)
+            self.snapshot.add_done_callback(taken)
         return number
 
     def publish_with_creation(self) -> Document:
@@ -528,6 +544,35 @@ class Function:
             raise invalid("ProvisionedConcurrencyConfig is not supported for functions with tenant isolation.")
         return version
 
+    # -- who may call -------------------------------------------------------------------------------------------
+
+    def _policy(self, qualifier: str | None) -> Policy:
+        return self._policies.setdefault(qualifier, Policy())
+
+    def policy(self, qualifier: str | None) -> Document:
+        """Raises LambdaError for what is not there, and where nothing is allowed."""
+        self.version_of(qualifier)
+        with _told():
+            return self._policy(qualifier).document()
+
+    def add_permission(self, qualifier: str | None, asked: Mapping[str, Any]) -> Document:
+        """Raises LambdaError."""
+        self.version_of(qualifier)
+        with _told():
+            statement = self._policy(qualifier).add(asked, self._arn_of(qualifier))
+        return {"Statement": json.dumps(statement)}
+
+    def remove_permission(self, qualifier: str | None, sid: str) -> None:
+        """Raises LambdaError."""
+        self.version_of(qualifier)
+        with _told():
+            self._policy(qualifier).remove(sid)
+
+    def lets_gateway(self, qualifier: str | None, method_arn: str) -> bool:
+        """Whether API Gateway may invoke the function by this qualifier from one of its methods."""
+        policy = self._policies.get(qualifier)
+        return policy is not None and policy.lets_gateway(method_arn)
+
     async def close(self) -> None:
         await self.pool.close()
         for code in {id(v.code): v.code for v in (self.latest, *self.versions.values())}.values():
@@ -581,6 +626,8 @@ class Functions:
             tracing=False,
             ephemeral_mb=512,
             snap_start=False,
+            permissions=(),
+            layers=template.layers if asked.get("Layers") else (),
             per_tenant=(asked.get("TenancyConfig") or {}).get("TenantIsolationMode") == "PER_TENANT",
         )
         code = unpacked(asked.get("Code") or {}, self._scratch)
@@ -630,9 +677,10 @@ async def release_as_deployed(function: Function, stack: Stack) -> None:
     if stack.alias is None:
         return
     published = function.publish({})
-    if function.snapshot is not None:
+    if function.snapshot is None:
+        function.versions[published["Version"]].state = "Active"
+    else:
         await function.snapshot
-    function.versions[published["Version"]].state = "Active"
     function.create_alias({"Name": stack.alias, "FunctionVersion": published["Version"]})
     if stack.provisioned:
         function.put_provisioned(stack.alias, {"ProvisionedConcurrentExecutions": stack.provisioned})
@@ -649,6 +697,10 @@ def changed(stack: Stack, change: Mapping[str, Any]) -> Stack:
     for member in _NOT_PLAYED:
         if change.get(member):
             raise invalid(f"The local stack plays no {member}; leave it out.")
+    if "Layers" in change and tuple(change["Layers"] or ()) != stack.layers:
+        raise invalid(
+            "The local stack attaches no layer; start it with --layer DIR, and PLayerArn for the ARN it tells."
+        )
     if len(change.get("Description") or "") > 256:
         raise validation("description", change["Description"], "length less than or equal to 256")
     variables = stack.environment
@@ -692,6 +744,29 @@ def _check_variables(variables: Mapping[str, str]) -> None:
         )
     if len(json.dumps(dict(variables), separators=(",", ":"), ensure_ascii=False).encode()) > MOST_VARIABLE_BYTES:
         raise invalid(f"{refused} provided exceeded the 4KB limit.")
+
+
+def _settle_by(snapshot: asyncio.Task[Environment], version: Version) -> None:
+    """A version whose init failed has nothing to resume from: AWS never makes it Active."""
+    error = snapshot.exception()
+    failure = None if error is not None else snapshot.result().init_failure
+    if error is None and failure is None:
+        version.state = "Active"
+        return
+    timed_out = failure is not None and failure.status == "timeout"
+    version.state = "Failed"
+    version.state_reason_code = "FunctionError.InitTimeout" if timed_out else "FunctionError.RuntimeInitError"
+    told = error or (failure and failure.error_type) or "it took longer than the init phase may"
+    version.state_reason = f"The function failed to initialize: {told}"
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """A policy's refusal as the API's."""
+    try:
+        yield
+    except PolicyError as error:
+        raise LambdaError(error.status, error.kind, str(error)) from error
 
 
 def zipped(directory: Path) -> bytes:

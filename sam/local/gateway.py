@@ -29,12 +29,10 @@ from multidict import CIMultiDict
 from .functions import Function, LambdaError
 from .host import LaunchError
 from .pool import MAX_EVENT_BYTES, Throttled
-from .stack import ACCOUNT_ID, Route, Stack
+from .stack import ACCOUNT_ID, API_ID, Route, Stack
 from .throttle import Meter
 
-INTEGRATION_TIMEOUT_S = 29.0
 MAX_BODY_BYTES = 10 * 1024 * 1024
-API_ID = "local00000"
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "content-length"})
 
 
@@ -70,7 +68,6 @@ class Gateway:
         stack: Stack,
         function: Function,
         api_keys: Sequence[str] = (),
-        integration_timeout_s: float = INTEGRATION_TIMEOUT_S,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._stack = stack
@@ -79,7 +76,6 @@ class Gateway:
             key: ApiKey(f"local{number:05d}", Meter(stack.usage_plan, now)) for number, key in enumerate(api_keys)
         }
         self._stage_meter = Meter(stack.stage_throttle, now)
-        self._timeout_s = integration_timeout_s
         self._match = functools.lru_cache(256)(functools.partial(match_route, stack))
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
@@ -101,6 +97,11 @@ class Gateway:
         if refused := (key.meter.refusal() if key else None) or self._stage_meter.refusal():
             kind = {"Limit Exceeded": "LimitExceededException", "Too Many Requests": "TooManyRequestsException"}
             return refusal(429, refused, kind[refused])
+        if not self._function.lets_gateway(match.route.qualifier, self._method_arn(match, request.method)):
+            print(
+                "sam.local: the function was not called: its policy does not let API Gateway invoke it", file=sys.stderr
+            )
+            return refusal(500, "Internal server error", "InternalServerErrorException")
         body = await _body(request)
         if body is None:
             return refusal(413, "Request Too Long", "RequestEntityTooLargeException")
@@ -115,7 +116,7 @@ class Gateway:
             return refusal(413, "Request Too Long", "RequestEntityTooLargeException")
         tenant = _tenant(match.route.tenant, request, event)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(match.route.timeout_s):
                 outcome = await self._function.invoke(
                     payload, qualifier=match.route.qualifier, trace_id=trace_id, tenant=tenant
                 )
@@ -134,6 +135,10 @@ class Gateway:
             return refusal(502, "Internal server error", "InternalServerErrorException")
         answer.headers.setdefault("X-Amzn-Trace-Id", trace_id.partition(";")[0])
         return answer
+
+    def _method_arn(self, match: Match, method: str) -> str:
+        stack = self._stack
+        return f"arn:aws:execute-api:{stack.region}:{ACCOUNT_ID}:{API_ID}/{stack.stage}/{method}{match.path}"
 
     def _key_of(self, request: web.BaseRequest) -> ApiKey | None:
         given = request.headers.get("x-api-key", "").encode()

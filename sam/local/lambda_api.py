@@ -57,6 +57,9 @@ class LambdaApi:
             ("GET", rf"/2015-03-31/{name}/aliases/(?P<alias>[^/]+)", self._get_alias),
             ("PUT", rf"/2015-03-31/{name}/aliases/(?P<alias>[^/]+)", self._update_alias),
             ("DELETE", rf"/2015-03-31/{name}/aliases/(?P<alias>[^/]+)", self._delete_alias),
+            ("GET", rf"/2015-03-31/{name}/policy", self._policy),
+            ("POST", rf"/2015-03-31/{name}/policy", self._add_permission),
+            ("DELETE", rf"/2015-03-31/{name}/policy/(?P<statement>[^/]+)", self._remove_permission),
             ("PUT", rf"/2017-10-31/{name}/concurrency", self._put_concurrency),
             ("DELETE", rf"/2017-10-31/{name}/concurrency", self._delete_concurrency),
             ("GET", rf"/2019-09-30/{name}/concurrency", self._concurrency),
@@ -203,6 +206,21 @@ class LambdaApi:
 
     def _delete_alias(self, asked: Asked) -> Answer:
         self._one(asked)[0].delete_alias(asked.names["alias"])
+        return 204, None
+
+    # -- who may call -------------------------------------------------------------------------------------------
+
+    def _policy(self, asked: Asked) -> Answer:
+        function, qualifier = self._one(asked)
+        return 200, function.policy(qualifier)
+
+    def _add_permission(self, asked: Asked) -> Answer:
+        function, qualifier = self._one(asked)
+        return 201, function.add_permission(qualifier, asked.body)
+
+    def _remove_permission(self, asked: Asked) -> Answer:
+        function, qualifier = self._one(asked)
+        function.remove_permission(qualifier, asked.names["statement"])
         return 204, None
 
     # -- concurrency --------------------------------------------------------------------------------------------

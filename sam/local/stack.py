@@ -20,6 +20,8 @@ from samtranslator.yaml_helper import yaml_parse  # type: ignore[import-untyped]
 from .throttle import UNLIMITED, UsagePlan
 
 ACCOUNT_ID = "123456789012"  # moto's account: ARNs here and ARNs boto3 reads must agree
+API_ID = "local00000"
+INTEGRATION_TIMEOUT_S = 29.0  # REST API, where the integration gives no timeoutInMillis
 STACK_NAME = "code-interpreter"
 MEMORY_MB = range(128, 10240 + 1)
 TIMEOUT_S = range(1, 900 + 1)
@@ -41,6 +43,7 @@ class Route:
     api_key_required: bool
     qualifier: str | None = None  # the alias or version that the integration calls
     tenant: str | None = None  # where the tenant comes from: a mapping expression of the integration
+    timeout_s: float = INTEGRATION_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,17 @@ class MetricFilter:
     namespace: str
     name: str
     value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """Who else may invoke the function, or its alias `qualifier`, and from where (an ARN with `*`, empty for any)."""
+
+    statement_id: str
+    qualifier: str | None
+    action: str
+    principal: str
+    source_arn: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,8 @@ class Stack:
     usage_plan: UsagePlan = UNLIMITED
     stage_throttle: UsagePlan = UNLIMITED
     metric_filters: tuple[MetricFilter, ...] = ()
+    permissions: tuple[Permission, ...] = ()
+    layers: tuple[str, ...] = ()  # ARNs that are told; what lies under /opt is --layer's or the venv's
 
     @property
     def function_arn(self) -> str:
@@ -149,6 +165,8 @@ def read_stack(template: Path, parameters: Mapping[str, str] | None = None) -> S
             for found in _all(cloudformation, resolver, "AWS::Logs::MetricFilter")
             for transformation in found["MetricTransformations"]
         ),
+        permissions=_permissions(cloudformation, resolver),
+        layers=tuple(map(str, properties.get("Layers", ()))),
     )
     check_limits(stack)
     return stack
@@ -319,6 +337,8 @@ class _Resolver:
         if self.resources[name].get("Type") == "AWS::Lambda::Alias":
             function = self.resolve(properties["FunctionName"])
             return f"{self._arn('lambda', 'function:', function)}:{self.resolve(properties['Name'])}"
+        if self.resources[name].get("Type") == "AWS::ApiGateway::RestApi":
+            return API_ID
         for key in ("FunctionName", "LogGroupName", "StageName"):
             if key in properties:
                 return self.resolve(properties[key])
@@ -377,12 +397,37 @@ def _rest_api(
 
 def _all(cloudformation: Mapping[str, Any], resolver: _Resolver, kind: str) -> list[dict[str, Any]]:
     """The properties of every resource of a kind that its condition lets be."""
-    return [
-        resolver.properties(name)
+    return list(_named(cloudformation, resolver, kind).values())
+
+
+def _named(cloudformation: Mapping[str, Any], resolver: _Resolver, kind: str) -> dict[str, dict[str, Any]]:
+    """The same by their logical ids."""
+    return {
+        name: resolver.properties(name)
         for name, resource in cloudformation.get("Resources", {}).items()
         if resource.get("Type") == kind
         and ("Condition" not in resource or resolver.holds({"Condition": resource["Condition"]}))
-    ]
+    }
+
+
+def _permissions(cloudformation: Mapping[str, Any], resolver: _Resolver) -> tuple[Permission, ...]:
+    """What the template lets others invoke; the function is the only one there is."""
+    return tuple(
+        Permission(
+            statement_id=name,
+            qualifier=_qualifier_of(str(found.get("FunctionName", ""))),
+            action=str(found.get("Action", "")),
+            principal=str(found.get("Principal", "")),
+            source_arn=str(found.get("SourceArn", "")),
+        )
+        for name, found in _named(cloudformation, resolver, "AWS::Lambda::Permission").items()
+    )
+
+
+def _qualifier_of(function: str) -> str | None:
+    """The alias or version in `NAME:QUALIFIER` or in an ARN."""
+    parts = function.rpartition(":function:")[2].split(":")
+    return parts[1] if len(parts) > 1 else None
 
 
 def _optional(cloudformation: Mapping[str, Any], resolver: _Resolver, kind: str) -> dict[str, Any]:
@@ -426,7 +471,8 @@ def _routes(body: Mapping[str, Any]) -> tuple[Route, ...]:
                 integration = operation.get("x-amazon-apigateway-integration", {})
                 tenant = integration.get("requestParameters", {}).get("integration.request.header.X-Amz-Tenant-Id")
                 qualifier = _qualifier(str(integration.get("uri", "")))
-                routes.append(Route(resource, name, _wants_api_key(operation, body), qualifier, tenant))
+                timeout_s = _number(integration.get("timeoutInMillis", INTEGRATION_TIMEOUT_S * 1000)) / 1000
+                routes.append(Route(resource, name, _wants_api_key(operation, body), qualifier, tenant, timeout_s))
     if not routes:
         raise StackError("the OpenAPI document has no paths, so no request could reach the function")
     return tuple(sorted(routes, key=lambda route: (route.resource, route.method)))

@@ -138,8 +138,17 @@ def test_metrics_take_data(stack: LocalStack):
 def test_what_is_not_ours_is_motos_with_the_functions_role(stack: LocalStack):
     role = stack.client("lambda").get_function_configuration(FunctionName="echo")["Role"]
     assert [each["Arn"] for each in stack.client("iam").list_roles()["Roles"]] == [role]
+
+
+def test_layer_versions_are_published_found_by_their_arn_and_deleted(stack: LocalStack):
+    lam = stack.client("lambda")
+    made = lam.publish_layer_version(LayerName="one", Content={"ZipFile": b"x"}, CompatibleRuntimes=["python3.11"])
+    arn = made["LayerVersionArn"]
+    assert arn == "arn:aws:lambda:us-east-1:123456789012:layer:one:1"
+    assert lam.get_layer_version_by_arn(Arn=arn)["CompatibleRuntimes"] == ["python3.11"]
+    lam.delete_layer_version(LayerName="one", VersionNumber=1)
     with pytest.raises(ClientError) as caught:
-        stack.client("lambda").get_policy(FunctionName="echo")
+        lam.get_layer_version_by_arn(Arn=arn)
     assert caught.value.response["Error"]["Code"] == "ResourceNotFoundException"
 
 

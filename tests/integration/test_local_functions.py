@@ -143,6 +143,46 @@ def test_a_version_keeps_its_configuration_and_has_environments_of_its_own(lam: 
     assert refused(lam.invoke, FunctionName="echo", Qualifier="77") == (404, "ResourceNotFoundException")
 
 
+def test_what_the_policy_does_not_let_the_gateway_call_it_does_not_call(stack: LocalStack, lam: Any):
+    template = json.loads(lam.get_policy(FunctionName="echo")["Policy"])["Statement"][0]
+    assert stack.call({"do": "nothing"}).status == 200
+    lam.remove_permission(FunctionName="echo", StatementId=template["Sid"])
+    nothing = refused(lam.get_policy, FunctionName="echo")
+    assert nothing == (404, "ResourceNotFoundException")
+    assert refused(lam.remove_permission, FunctionName="echo", StatementId=template["Sid"]) == nothing
+    assert stack.call({"do": "nothing"}).status == 500
+    asked = {"FunctionName": "echo", "StatementId": "of-another-stage", "Action": "lambda:InvokeFunction"}
+    asked |= {"Principal": "apigateway.amazonaws.com"}
+    source = template["Condition"]["ArnLike"]["AWS:SourceArn"]
+    lam.add_permission(**asked, SourceArn=source.replace("/dev/", "/prod/"))
+    assert refused(lam.add_permission, **asked) == (409, "ResourceConflictException")
+    assert stack.call({"do": "nothing"}).status == 500
+    lam.add_permission(**asked | {"StatementId": template["Sid"]}, SourceArn=source)
+    assert stack.call({"do": "nothing"}).status == 200
+
+
+def test_a_version_whose_snapshot_cannot_be_taken_fails(stack: LocalStack, lam: Any):
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.writestr("handler.py", "import a_module_that_is_not_there")
+    lam.create_function(
+        FunctionName="broken", Runtime="python3.12", Handler="handler.handler", Role="arn:aws:iam::123456789012:role/r",
+        Code={"ZipFile": code.getvalue()}, SnapStart={"ApplyOn": "PublishedVersions"},
+    )  # fmt: skip
+    active = lam.get_waiter("function_active_v2")
+    active.config.delay = 0.05
+    active.wait(FunctionName="broken")
+    lam.publish_version(FunctionName="broken")
+    deadline = time.monotonic() + DEADLINE_S
+    while (told := lam.get_function_configuration(FunctionName="broken:1"))["State"] == "Pending":
+        assert time.monotonic() < deadline
+    assert (told["State"], told["StateReasonCode"]) == ("Failed", "FunctionError.RuntimeInitError")
+    assert "Runtime.ImportModuleError" in told["StateReason"]
+    assert refused(lam.invoke, FunctionName="broken:1", Payload=NOTHING) == (409, "ResourceConflictException")
+    lam.delete_function(FunctionName="broken")
+    stack.client("logs").delete_log_group(logGroupName="/aws/lambda/broken")
+
+
 def test_an_alias_stands_for_a_version_and_moves(lam: Any):
     first = publish(lam)["Version"]
     update(lam, MemorySize=512)

@@ -20,7 +20,7 @@ from sam.local.throttle import UsagePlan
 
 STACK = replace(
     read_stack(Path(__file__).parents[2] / "sam" / "template.yaml"),
-    routes=(Route("/lambda/mcp", "ANY", True),),
+    routes=(Route("/lambda/mcp", "ANY", True, timeout_s=0.05),),
 )
 INTERNAL = {"message": "Internal server error"}
 
@@ -28,10 +28,16 @@ INTERNAL = {"message": "Internal server error"}
 class PlayedFunction:
     """Takes the place of the function: what it does with an event is given."""
 
-    def __init__(self, behave: Callable[[], Awaitable[Outcome]]) -> None:
+    def __init__(self, behave: Callable[[], Awaitable[Outcome]], *, lets_gateway: bool = True) -> None:
         self._behave = behave
+        self._lets_gateway = lets_gateway
+        self.asked_for: list[tuple[str | None, str]] = []
         self.events: list[dict[str, Any]] = []
         self.called: list[dict[str, Any]] = []
+
+    def lets_gateway(self, qualifier: str | None, method_arn: str) -> bool:
+        self.asked_for.append((qualifier, method_arn))
+        return self._lets_gateway
 
     async def invoke(self, payload: bytes, **how: Any) -> Outcome:
         self.events.append(json.loads(payload))
@@ -66,7 +72,7 @@ def ask(
     """POST to a gateway over a real socket: status, body, headers."""
 
     async def exchange() -> tuple[int, Any, Any]:
-        gateway = Gateway(stack, pool, ["key"], integration_timeout_s=0.05)  # type: ignore[arg-type]
+        gateway = Gateway(stack, pool, ["key"])  # type: ignore[arg-type]
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             return await gateway.handle(request)
@@ -127,6 +133,14 @@ def test_without_the_key_nothing_reaches_the_function():
     status, body, headers = ask(pool, headers={"x-api-key": "Key"})
     assert (status, body, headers["x-amzn-ErrorType"]) == (403, {"message": "Forbidden"}, "ForbiddenException")
     assert pool.events == []
+
+
+def test_without_permission_nothing_reaches_the_function():
+    function = PlayedFunction(answers, lets_gateway=False)
+    assert ask(function)[:2] == (500, INTERNAL)
+    assert function.events == []
+    method = "arn:aws:execute-api:us-east-1:123456789012:local00000/dev/POST/lambda/mcp/"
+    assert function.asked_for == [(None, method)]
 
 
 def test_a_trace_id_is_passed_on_and_one_is_made():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sam.local.stack import Route, StackError, configured, read_stack
+from sam.local.stack import Permission, Route, StackError, configured, read_stack
 from sam.local.throttle import UsagePlan
 
 TEMPLATE = Path(__file__).parents[2] / "sam" / "template.yaml"
@@ -67,9 +67,22 @@ def test_the_template_we_deploy_is_the_one_we_run():
     assert stack.code_dir == TEMPLATE.parents[1] / "function"
     tenant = "context.identity.apiKeyId"
     assert stack.routes == (
-        Route("/lambda/health", "GET", True, tenant=tenant),
-        Route("/lambda/mcp", "ANY", True, tenant=tenant),
+        Route("/lambda/health", "GET", True, "live", tenant),
+        Route("/lambda/mcp", "ANY", True, "live", tenant),
     )
+
+
+def test_a_layer_is_told_by_its_arn():
+    arn = "arn:aws:lambda:us-east-1:123456789012:layer:interpreter:7"
+    assert read_stack(TEMPLATE).layers == ()
+    assert read_stack(TEMPLATE, {"PLayerArn": arn}).layers == (arn,)
+
+
+def test_an_integration_has_a_timeout_of_its_own(small: Path):
+    post = "post: {security: [{key: []}], responses: {}}"
+    integration = "x-amazon-apigateway-integration: {timeoutInMillis: 1500}"
+    (small.parent / "api.yaml").write_text(API.replace(post, f"{post[:-1]}, {integration}}}"))
+    assert {route.method: route.timeout_s for route in read_stack(small).routes} == {"GET": 29.0, "POST": 1.5}
 
 
 def test_parameters_go_over_defaults():
@@ -92,6 +105,15 @@ def test_what_decides_about_environments_is_read_from_the_template():
     assert tenants.routes[0].tenant == "context.identity.apiKeyId"
     snap = read_stack(ECHO, {"PSnapStart": "yes"})
     assert (snap.snap_start, snap.alias, snap.routes[0].qualifier) == (True, "live", "live")
+
+
+@pytest.mark.parametrize(
+    ("snap_start", "qualifier"), [pytest.param("no", None, id="function"), pytest.param("yes", "live", id="alias")]
+)
+def test_what_the_gateway_may_invoke_is_read_from_the_template(snap_start: str, qualifier: str | None):
+    source = "arn:aws:execute-api:us-east-1:123456789012:local00000/dev/*/lambda/*"
+    (told,) = read_stack(ECHO, {"PSnapStart": snap_start}).permissions
+    assert told == Permission("Permission", qualifier, "lambda:InvokeFunction", "apigateway.amazonaws.com", source)
 
 
 def test_signatures_are_not_pretended():
