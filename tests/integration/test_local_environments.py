@@ -5,23 +5,15 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from local_stack import DEADLINE_S, LocalStack, local_stack
+from local_stack import DEADLINE_S, LocalStack, Start, local_stack
 
 from sam.local import processes
-
-Start = Callable[..., LocalStack]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with contextlib.ExitStack() as running:
-        yield lambda *options: running.enter_context(local_stack(tmp_path, *options))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +121,7 @@ def test_an_environment_that_died_while_idle_is_replaced_without_a_word(stack: L
 
 
 def test_an_init_that_fails_is_a_502_with_its_reason_in_the_log(start: Start):
-    stack = start("--parameter", "PHandler=missing.handler")
+    stack = start(PHandler="missing.handler")
     assert stack.call({"do": "nothing"}).status == 502
     messages = stack.log_lines("REPORT RequestId")
     kind = r"Status: error\tError Type: Runtime\.ImportModuleError\n"

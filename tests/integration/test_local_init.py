@@ -3,36 +3,22 @@
 And every shape of a real log line that this stack can make is made here, and read back by `ops.records`.
 """
 
-import contextlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from local_stack import DEADLINE_S, LocalStack, local_stack
+from local_stack import DEADLINE_S, LocalStack, Start
 
 from ops import records
 from sam.local import processes
 
-Start = Callable[..., LocalStack]
 NOTHING = {"do": "nothing"}
 ID = r"[0-9a-f-]{36}"
 START = rf"START RequestId: {ID} Version: \$LATEST\n"
 END = rf"END RequestId: {ID}\n"
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with contextlib.ExitStack() as running:
-
-        def begin(*options: str, **parameters: str) -> LocalStack:
-            given = [f"--parameter={name}={value}" for name, value in parameters.items()]
-            return running.enter_context(local_stack(tmp_path, *options, *given))
-
-        yield begin
 
 
 def lines_of(stack: LocalStack) -> list[str]:
@@ -163,7 +149,7 @@ def kind_of(record: Any) -> tuple[str, ...]:
     return (type(record).__name__, *sorted(name for name in shape & set(named) if named[name] is not None))
 
 
-DATA = json.loads((Path(__file__).parents[1] / "events" / "lambda-log-lines.json").read_text())
+DATA = json.loads((Path(__file__).parents[1] / "data" / "lambda-log-lines.json").read_text())
 
 
 def test_every_shape_of_a_real_line_is_made_and_read_back(start: Start):

@@ -1,29 +1,14 @@
 """Given API keys, plans, tenants and snapshots in a template, calls go, or are refused, as they would be on AWS."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from local_stack import LocalStack, local_stack
+from local_stack import Start
 
-Start = Callable[..., LocalStack]
 NOTHING = {"do": "nothing"}
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with contextlib.ExitStack() as running:
-
-        def begin(*options: str, **parameters: str) -> LocalStack:
-            given = [f"--parameter={name}={value}" for name, value in parameters.items()]
-            return running.enter_context(local_stack(tmp_path, *options, *given))
-
-        yield begin
 
 
 def environment_of(answer: Any) -> tuple[str, int]:
