@@ -34,9 +34,10 @@ EPILOG = """examples:
   python -m check gate --function code-interpreter --candidate 12 --ab="smoke --rate 10 --duration 120 --effect 10"
   python -m check gate --candidate https://…/candidate/lambda/mcp/ --previous https://…/prod/lambda/mcp/
 
-What is judged is $LATEST, published, or the version that --candidate names. The alias must be the one that the API
-calls (PIsolation=snap_start makes `live`). It needs lambda:GetFunctionConfiguration, PublishVersion, InvokeFunction,
-GetAlias and UpdateAlias. With two URLs nothing is moved: two deployments are judged, and what follows is the caller's.
+What is judged is $LATEST, published, or the version that --candidate names. Put new code there without a deploy, which
+would move the alias by itself: aws lambda update-function-code. The alias must be the one that the API calls; this
+project's template calls `live`. It needs lambda:GetFunctionConfiguration, PublishVersion, InvokeFunction, GetAlias and
+UpdateAlias. With two URLs nothing is moved: two deployments are judged, and what follows is the caller's.
 
 exit codes: 0 promoted (of two URLs: passed), 1 a gate failed or the promotion was rolled back, 2 usage or
             configuration, 3 unreachable or refused, 4 inconclusive (also: nothing new to judge), 130 interrupted.
@@ -268,7 +269,7 @@ def failures(directory: Path) -> tuple[int, int]:
 
 def release_of(client: Any, function: str, alias: str, candidate: str | None) -> tuple[Release, bool]:
     """The two versions, and whether the function isolates tenants. Raises StepFailed, ClientError, BotoCoreError."""
-    told = client.get_function_configuration(FunctionName=function)
+    found = client.get_function_configuration(FunctionName=function)
     pointed = client.get_alias(FunctionName=function, Name=alias)
     if (pointed.get("RoutingConfig") or {}).get("AdditionalVersionWeights"):
         raise StepFailed(f"alias {alias} of {function} splits its calls between versions; let it point at one", 2)
@@ -276,10 +277,11 @@ def release_of(client: Any, function: str, alias: str, candidate: str | None) ->
         client.get_waiter("function_updated_v2").wait(FunctionName=function)
         candidate = str(client.publish_version(FunctionName=function)["Version"])
     if candidate == pointed["FunctionVersion"]:
-        raise StepFailed(f"version {candidate} of {function} serves already, so there is nothing to judge", 4)
+        told = f"version {candidate} of {function} serves already, so there is nothing to judge; update its code first"
+        raise StepFailed(told, 4)
     client.get_waiter("published_version_active").wait(FunctionName=function, Qualifier=candidate)
     release = Release(client, function, alias, pointed["FunctionVersion"], candidate, pointed["RevisionId"])
-    return release, (told.get("TenancyConfig") or {}).get("TenantIsolationMode") == "PER_TENANT"
+    return release, (found.get("TenancyConfig") or {}).get("TenantIsolationMode") == "PER_TENANT"
 
 
 def lambda_client() -> Any:

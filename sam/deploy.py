@@ -142,7 +142,8 @@ def layer_package(place: Place) -> None:
         raise DeployError(f"{layer.OUT.relative_to(ROOT)} has no layer; run make layer.build first")
     _aws(place)
     say("packing and uploading the layer (about 80 MB, only when it has changed)")
-    _sam(place, "package", "-t", "sam/layer.yaml", "--output-template-file", str(place.packaged_layer), *_bucket(place))
+    where = _bucket(place, place.settings.stack)
+    _sam(place, "package", "-t", "sam/layer.yaml", "--output-template-file", str(place.packaged_layer), *where)
 
 
 def layer_deploy(place: Place) -> None:
@@ -176,7 +177,11 @@ def apigw_package(place: Place) -> None:
         place.built.write_text(snap_started(place.built.read_text(encoding="utf-8")), encoding="utf-8")
         _refuse(rules.findings(rules.read(place.built, parameters)))
     say("uploading the function")
-    _sam(place, "package", "-t", str(place.built), "--output-template-file", str(place.packaged), *_bucket(place))
+    # Under a key of this release: CloudFormation compares templates and sends code only when its key is new, while a
+    # candidate that the gate refused may lie in $LATEST, and would be published with the next change of a parameter.
+    # https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-properties-lambda-function-code.html
+    where = _bucket(place, f"{place.settings.stack}/{release(parameters)}")
+    _sam(place, "package", "-t", str(place.built), "--output-template-file", str(place.packaged), *where)
 
 
 def apigw_deploy(place: Place) -> None:
@@ -379,7 +384,7 @@ def _sam_deploy(place: Place, template: Path, name: str, parameters: Mapping[str
     _sam(
         place, "deploy", "-t", str(template), "--stack-name", name, "--no-confirm-changeset",
         "--no-fail-on-empty-changeset", "--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND",
-        *_bucket(place), *_overrides(parameters),
+        *_bucket(place, place.settings.stack), *_overrides(parameters),
     )  # fmt: skip
 
 
@@ -421,9 +426,9 @@ def _follow(process: subprocess.Popen[str], every_s: float = 5.0) -> str:
         ticking.join()
 
 
-def _bucket(place: Place) -> list[str]:
+def _bucket(place: Place, prefix: str) -> list[str]:
     bucket = place.settings.get("BUCKET")
-    return ["--s3-bucket", bucket, "--s3-prefix", place.settings.stack] if bucket else ["--resolve-s3"]
+    return ["--s3-prefix", prefix, *(["--s3-bucket", bucket] if bucket else ["--resolve-s3"])]
 
 
 def _overrides(parameters: Mapping[str, str]) -> list[str]:

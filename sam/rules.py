@@ -91,8 +91,6 @@ def snap_start(deployment: Deployment) -> Iterator[str]:
             yield f"{name} has SnapStart and provisioned concurrency; Lambda takes one of the two."
         if "FileSystemConfigs" in function:
             yield f"{name} has SnapStart and a file system; Lambda takes one of the two."
-        if not function.get("AutoPublishAlias") and not any(deployment.of_type("AWS::Lambda::Alias")):
-            yield f"{name} has SnapStart and no alias; a snapshot is of a published version, and nothing would use it."
 
 
 def tenants(deployment: Deployment) -> Iterator[str]:
@@ -122,6 +120,19 @@ def _needless_tenants(deployment: Deployment) -> Iterator[str]:
     for path, method, operation in _operations(deployment):
         if _tenant_of(operation) is not None:
             yield f"{method} {path} names a tenant, but the function isolates none; Lambda would refuse each call."
+
+
+def served_by_an_alias(deployment: Deployment) -> Iterator[str]:
+    """Clients get a version behind an alias: a snapshot is of a version, and `make gate` needs something to move. An
+    alias has a policy of its own, so that a permission on the function does not let the API call it.
+    https://docs.aws.amazon.com/lambda/latest/dg/access-control-resource-based.html"""
+    aliases = {name for name, _ in deployment.of_type("AWS::Lambda::Alias")}
+    for path, method, operation in _operations(deployment):
+        if not any(f"${{{alias}}}/invocations" in _uri_of(operation) for alias in aliases):
+            yield f"{method} {path} calls no alias of the function, so each deploy would reach clients unjudged."
+    for name, permission in deployment.of_type("AWS::Lambda::Permission"):
+        if permission.get("FunctionName") not in [{"Ref": alias} for alias in aliases]:
+            yield f"{name} is for no alias, and the API calls one, so each of its calls would get 500."
 
 
 def open_to_anyone(deployment: Deployment) -> Iterator[str]:
@@ -213,8 +224,8 @@ def logs_only(deployment: Deployment) -> Iterator[str]:
 
 
 RULES: tuple[Callable[[Deployment], Iterator[str]], ...] = (
-    memory_and_timeout, storage, runtime, snap_start, tenants, open_to_anyone, keys_in_a_plan, network,
-    logs_are_kept_and_end, logs_only,
+    memory_and_timeout, storage, runtime, snap_start, tenants, served_by_an_alias, open_to_anyone, keys_in_a_plan,
+    network, logs_are_kept_and_end, logs_only,
 )  # fmt: skip
 
 
@@ -242,6 +253,11 @@ def _operations(deployment: Deployment) -> Iterator[tuple[str, str, Mapping[str,
 def _tenant_of(operation: Mapping[str, Any]) -> str | None:
     parameters = operation["x-amazon-apigateway-integration"].get("requestParameters") or {}
     return parameters.get("integration.request.header.X-Amz-Tenant-Id")
+
+
+def _uri_of(operation: Mapping[str, Any]) -> str:
+    uri = operation["x-amazon-apigateway-integration"].get("uri") or ""
+    return str(uri.get("Fn::Sub", "") if isinstance(uri, Mapping) else uri)
 
 
 def _wants_key(operation: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -45,28 +46,26 @@ WRONG = """def handler(event, context):
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """The real function behind an alias, as PIsolation=snap_start deploys it."""
+    """The real function behind its alias, as the template deploys it: environments of one tenant each."""
     folder = tmp_path_factory.mktemp("deployed")
-    template = str(ROOT / "sam" / "template.yaml")
-    with local_stack(folder, "--template", template, "--parameter", "PIsolation=snap_start") as running:
+    with local_stack(folder, "--template", str(ROOT / "sam" / "template.yaml")) as running:
         yield running
 
 
 def packed(tmp_path: Path) -> bytes:
-    """The archive that the workflow's own step makes."""
-    archive = tmp_path / "function.zip"
-    command = STEPS["Pack"]["run"].replace("--output function.zip", f"--output {archive}")
-    subprocess.run(command, shell=True, cwd=ROOT, check=True)
-    return archive.read_bytes()
+    """The archive that the workflow's own step makes, in a directory of the test's."""
+    command = re.sub(r"function\.(built|zip)", rf"{tmp_path}/\g<0>", STEPS["Pack"]["run"])
+    subprocess.run(["bash", "-ec", command], cwd=ROOT, check=True)
+    return (tmp_path / "function.zip").read_bytes()
 
 
 def changed(archive: bytes, more: str) -> bytes:
     """The archive with a handler around the handler."""
     source, target = zipfile.ZipFile(io.BytesIO(archive)), io.BytesIO()
     with zipfile.ZipFile(target, "w") as copy:
-        for name in source.namelist():
-            if name != "handler.py":
-                copy.writestr(name, source.read(name))
+        for entry in source.infolist():
+            if not re.fullmatch(r"handler\.py|__pycache__/handler\..*", entry.filename):
+                copy.writestr(entry, source.read(entry))
         copy.writestr("handler.py", source.read("handler.py").decode() + f"\n\n_handler = handler\n\n\n{more}")
     return target.getvalue()
 

@@ -187,6 +187,20 @@ def test_the_exec_wrapper_is_uploaded_as_a_program(deployed: Deployed) -> None:
         assert archive.getinfo(wrapper).external_attr >> 16 & 0o555 == 0o555
 
 
+def test_clients_get_a_version_and_each_release_sends_its_code(deployed: Deployed, tmp_path: Path) -> None:
+    alias = deployed.client("lambda").get_alias(FunctionName="code-interpreter", Name="live")  # type: ignore[attr-defined]
+    assert alias["FunctionVersion"].isdecimal()
+
+    def code_of(packaged: Path) -> str:
+        return str(yaml_parse(packaged.read_text())["Resources"]["Function"]["Properties"]["CodeUri"])
+
+    (tmp_path / "environment.sh").write_text((deployed.directory / "environment.sh").read_text())
+    must(step(tmp_path, {**deployed.environment, "P_RATE_LIMIT": "60"}, "apigw.package"))
+    first, second = code_of(deployed.directory / "apigw.yaml"), code_of(tmp_path / "apigw.yaml")
+    assert first.rpartition("/")[2] == second.rpartition("/")[2]  # the digest of what is in it
+    assert first != second
+
+
 def test_again_changes_nothing_and_the_end_is_asked_for(deployed: Deployed) -> None:
     """The last test of the file: it deletes the stack."""
     before = (deployed.directory / ".env").read_text()

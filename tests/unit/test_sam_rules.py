@@ -51,7 +51,6 @@ BESIDE = {"PIsolation": "none"}
             SNAP_START[0], SNAP_START[1].replace("X:", "PackageType: Image\n      X:"), BESIDE, "a container image",
             id="snap-start-image",
         ),
-        pytest.param(*SNAP_START, BESIDE, "SnapStart and no alias", id="snap-start-alias"),
         pytest.param(
             SNAP_START[0], SNAP_START[1].replace("X:", "FileSystemConfigs: [x]\n      X:"), BESIDE, "a file system",
             id="snap-start-file-system",
@@ -78,6 +77,11 @@ BESIDE = {"PIsolation": "none"}
         pytest.param(
             "AWS_IAM, NONE", "NONE, NONE", {"PAuth": "iam"}, "takes its tenant from the caller's signature",
             id="tenant-unsigned",
+        ),
+        pytest.param("${Alias}/", "${Function.Arn}/", {}, "calls no alias of the function", id="latest-serves"),
+        pytest.param("Type: AWS::Lambda::Alias", "Type: X", {}, "calls no alias of the function", id="no-alias"),
+        pytest.param(
+            "FunctionName: !Ref Alias", "FunctionName: !Ref Function", {}, "is for no alias", id="permission-elsewhere"
         ),
         pytest.param("- UsesApiKey\n", "- UsesIam\n", BESIDE, "asks nothing of its callers", id="open"),
         pytest.param("", "", {"PAuth": "none", "PIsolation": "none"}, "asks nothing of its callers", id="by-choice"),
