@@ -6,12 +6,15 @@ from typing import TypeVar
 import pytest
 
 from conformance.messages import Reply
+from conformance.records import SecurityVerdict
 from conformance.wire import Answer
 
 Check = TypeVar("Check", bound=Callable[..., object])
 
 # Requirement id -> names of the checks that serve it; filled as check modules are imported.
 SERVED_BY: dict[str, list[str]] = {}
+# Where the check of a program of the corpus leaves what it did, for its record.
+VERDICT = pytest.StashKey[SecurityVerdict]()
 
 
 def serves(check: str, *ids: str) -> pytest.MarkDecorator:

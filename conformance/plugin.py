@@ -18,7 +18,7 @@ import pytest
 from conformance import baseline, exits
 from conformance.catalogue import Level, load, strongest
 from conformance.client import Agreement, Client, Discovery, agree, discover
-from conformance.finding import SERVED_BY, NonConformance
+from conformance.finding import SERVED_BY, VERDICT, NonConformance
 from conformance.messages import OLDER, Era, Malformed
 from conformance.records import (
     VERDICTS,
@@ -26,7 +26,6 @@ from conformance.records import (
     CheckRecord,
     Misfit,
     RunRecord,
-    SecurityVerdict,
     Status,
     count,
     exit_code,
@@ -39,7 +38,6 @@ from conformance.wire import TimedOut, WireError
 PROPERTY = "conformance"
 SEEN_PROPERTY = "conformance-schema"
 CLIENT = pytest.StashKey[Client]()
-VERDICT = pytest.StashKey[SecurityVerdict]()
 RUN = pytest.StashKey["Run"]()
 TARGET = pytest.StashKey[Target]()
 # What a worker's discovery met, told with the first check that ends after it.

@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from conformance import exits
 
 Status = Literal["passed", "failed", "warning", "error", "skipped"]
+# What a program of the corpus is, what it did, and what a refusal told its caller.
+Kind = Literal["attack", "persistence", "benign", "resource"]
+Verdict = Literal["BLOCKED", "CONTAINED", "LEAKED", "CRASHED", "LATE", "UNSUPPORTED", "OK", "REFUSED"]
+Explains = Literal["", "operation and line", "operation", "line", "nothing"]  # "" where nothing was refused
 
 
 class SecurityVerdict(BaseModel):
@@ -17,16 +21,15 @@ class SecurityVerdict(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["attack", "persistence", "benign", "resource"]
+    kind: Kind
     group: str
-    verdict: Literal["BLOCKED", "CONTAINED", "LEAKED", "CRASHED", "LATE", "UNSUPPORTED", "OK", "REFUSED"]
+    verdict: Verdict
     evidence: str = ""
     why: str = ""
     program: str = ""
     claim: str = ""
     cwe: str = ""
-    # What a refusal told its caller: the operation, its line, both or neither; "" where nothing was refused.
-    explains: Literal["", "operation and line", "operation", "line", "nothing"] = ""
+    explains: Explains = ""
     elapsed_ms: float = 0.0
     # Whether the call went unanswered, and whether the next one found a new environment in its place.
     lost: bool = False

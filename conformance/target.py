@@ -25,14 +25,13 @@ class UsageFault(Exception):
 
 
 class Profile(BaseModel):
-    """What a deployment claims. A claim that is not here is not judged;"""
+    """What a deployment claims. A claim that is not here is not judged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     text: str
     claims: tuple[str, ...]
-    slow_checks: bool = False
 
 
 class Interpreter(BaseModel):

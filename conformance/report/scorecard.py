@@ -15,7 +15,7 @@ from conformance.report.html import moment
 from conformance.report.results import read_run
 
 TEMPLATES = Path(__file__).parent
-VERDICTS = ("BLOCKED", "CONTAINED", "LEAKED", "CRASHED", "UNSUPPORTED")
+OF_ATTACKS = ("BLOCKED", "CONTAINED", "LEAKED", "CRASHED", "UNSUPPORTED")
 THROUGH = ("LEAKED", "CRASHED", "LATE")
 SLOWEST = 3
 
@@ -151,7 +151,7 @@ def score(out: Path) -> Scorecard:
 
 
 def _class(name: str, verdicts: Iterable[SecurityVerdict]) -> ClassScore:
-    counted = {verdict.lower(): 0 for verdict in VERDICTS}
+    counted = {verdict.lower(): 0 for verdict in OF_ATTACKS}
     for one in verdicts:
         counted[one.verdict.lower()] += 1
     return ClassScore(name=name, **counted)

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from conformance.records import Kind
+
 CORPUS = Path(__file__).parent / "corpus"
-Kind = Literal["attack", "persistence", "benign", "resource"]
 
 
 class Program(BaseModel):
@@ -18,8 +19,8 @@ class Program(BaseModel):
     `judge` says by what an attack is judged: the marker it prints, or the answer around what it prints (`answer`), its
     measured usage (`usage`), or the refusal that must stay on record (`refusal`). A probe's `second` call is made with
     `second_requirements`, where `{nonce}` stands for that of the run, and its `after` call looks at what has become of
-    them and removes what the first has laid. `safe: false` keeps a program out of
-    a default run: it may end the process it runs in, or needs the endpoint's limits to end it.
+    them and removes what the first has laid. `safe: false` keeps a program out of a default run: it may end the process
+    it runs in, or needs the endpoint's limits to end it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -6,16 +6,13 @@ from dataclasses import dataclass
 import pytest
 
 from conformance.client import Client, Discovery
-from conformance.finding import NonConformance, serves
+from conformance.finding import VERDICT, NonConformance, serves
 from conformance.interpreter import Outcome, execute, need_interpreter
 from conformance.messages import Malformed
-from conformance.plugin import VERDICT
-from conformance.records import SecurityVerdict
+from conformance.records import Explains, SecurityVerdict, Verdict
 from conformance.security.programs import Program, load
 from conformance.security.verdict import (
-    Explains,
     Marker,
-    Verdict,
     explains,
     is_refusal,
     judge_answer,

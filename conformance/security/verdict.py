@@ -5,13 +5,11 @@ import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from conformance.interpreter import Outcome
+from conformance.records import Explains, Verdict
 from conformance.security.programs import Program
 
-Verdict = Literal["BLOCKED", "CONTAINED", "LEAKED", "CRASHED", "LATE", "UNSUPPORTED", "OK", "REFUSED"]
-Explains = Literal["", "operation and line", "operation", "line", "nothing"]
 # Beside these a structured result holds nothing that is the code's own to say.
 OWN_WORDS = ("stdout", "stderr", "result", "warnings", "error", "violations", "files")
 ORIGINAL_REFUSAL = re.compile(r"Security Error: (?:Blocked dangerous operation: )?(.*)", re.DOTALL)

@@ -470,7 +470,7 @@ def test_execution_asks_for_no_input(client: Client, era: Era) -> None:
 
 @requirement("TL-15")
 def test_endless_code_times_out_typed(python: Runner, pytestconfig: pytest.Config) -> None:
-    if not (pytestconfig.getoption("--full") or python.client.target.profile.slow_checks):
+    if not pytestconfig.getoption("--full"):
         pytest.skip("takes as long as the endpoint's time limit; run with --full")
     outcome = python("print('started', flush=True)\nwhile True:\n    pass\n", timeout_s=120)
     expect(outcome.error.get("type") == "timeout", "error.type is not timeout.", expected="timeout", got=outcome.data)
