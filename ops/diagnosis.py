@@ -66,11 +66,8 @@ def endpoint(f: Facts) -> Iterator[Finding]:
         )  # fmt: skip
     elif a.status == 404:
         yield Finding("stage", "wrong", f"{a.url} is not there (404).", "check stage and path: /{stage}/lambda/mcp/")
-    elif a.status == 429:
-        yield Finding(
-            "throttled", "wrong", "The gateway or the function throttles (429).",
-            "see `concurrency` below, and the usage plan's rate limit",
-        )  # fmt: skip
+    elif a.is_throttled:
+        return  # `throttled` tells it
     elif a.status == 504:
         yield Finding("gateway-timeout", "wrong", "The gateway gave up waiting (504).", "python -m ops logs errors")
     elif a.status is not None and a.status >= 500:
@@ -87,9 +84,24 @@ def endpoint(f: Facts) -> Iterator[Finding]:
         yield Finding("endpoint", "ok", f"{a.url} answers in {a.elapsed_ms:.0f} ms.")
 
 
+def throttled(f: Facts) -> Iterator[Finding]:
+    """No call was refused for the rate or the quota of its key."""
+    refused = [a for a in (f.environment, f.other_slash, f.imports) if a is not None and a.is_throttled]
+    if any("limit exceeded" in a.message.lower() for a in refused):
+        yield Finding(
+            "throttled", "wrong", "The key's quota is used up (429 Limit Exceeded).",
+            "wait for the next day, or raise it: P_QUOTA_DAY=N make apigw",
+        )  # fmt: skip
+    elif refused:
+        yield Finding(
+            "throttled", "wrong", f"The gateway throttles: 429 {refused[0].message}.".replace(" .", "."),
+            "call less often, or raise the usage plan's rate limit: P_RATE_LIMIT=N P_BURST_LIMIT=N make apigw",
+        )  # fmt: skip
+
+
 def trailing_slash(f: Facts) -> Iterator[Finding]:
     """Both forms of the path work, without a redirect that drops the body."""
-    if f.other_slash is None or f.environment is None or not f.environment.is_good:
+    if f.other_slash is None or f.environment is None or not f.environment.is_good or f.other_slash.is_throttled:
         return
     if f.other_slash.is_good:
         yield Finding("trailing-slash", "ok", "The path works with and without its trailing slash.")
@@ -117,7 +129,7 @@ def open_door(f: Facts) -> Iterator[Finding]:
 
 def libraries(f: Facts) -> Iterator[Finding]:
     """numpy, pandas and matplotlib are there and can be imported."""
-    if f.imports is None:
+    if f.imports is None or f.imports.is_throttled:
         return
     result = f.imports.result or {}
     if result.get("success"):
@@ -160,13 +172,13 @@ def function_state(f: Facts) -> Iterator[Finding]:
         )
     elif f.function.value is None:
         yield Finding(
-            "function", "wrong", f"There is no function {f.function_name} in this region.",
+            "function", "wrong", f"There is no function {_name(f)} in this region.",
             "check --region and P_FN_NAME, or deploy: `make apigw`",
         )  # fmt: skip
     else:
         state, update = f.function.value.get("State", "Active"), f.function.value.get("LastUpdateStatus", "Successful")
         if state in {"Active", "Inactive"} and update != "Failed":
-            yield Finding("function", "ok", f"{f.function_name} is {state.lower()}, last update {update.lower()}.")
+            yield Finding("function", "ok", f"{_name(f)} is {state.lower()}, last update {update.lower()}.")
         else:
             reason = (
                 f.function.value.get("StateReason")
@@ -174,7 +186,7 @@ def function_state(f: Facts) -> Iterator[Finding]:
                 or "no reason given"
             )
             yield Finding(
-                "function", "wrong", f"{f.function_name} is {state}, last update {update}: {reason}.", "make apigw"
+                "function", "wrong", f"{_name(f)} is {state}, last update {update}: {reason.rstrip('.')}.", "make apigw"
             )
 
 
@@ -366,6 +378,10 @@ def bucket(f: Facts) -> Iterator[Finding]:
         yield Finding("bucket", "ok", f"The bucket {f.bucket_name} is there; that it may be written to was not tried.")
 
 
+def _name(f: Facts) -> str:
+    return f"{f.function_name}:{f.qualifier}" if f.qualifier else str(f.function_name)
+
+
 def _allow(refused: str | None) -> str:
     return f"allow your user {refused.partition(':')[0]}" if refused else ""
 
@@ -376,6 +392,7 @@ def _is_loopback(url: str | None) -> bool:
 
 CHECKS: tuple[Check, ...] = (
     endpoint,
+    throttled,
     trailing_slash,
     open_door,
     libraries,

@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `ops doctor`."""
     parser.add_argument("--endpoint", metavar="URL", help="MCP endpoint (else MCP_ENDPOINT_URL)")
     parser.add_argument(
-        "--function", metavar="NAME", help="Lambda function (else P_FN_NAME, else the only log group's)"
+        "--function",
+        metavar="NAME",
+        help="Lambda function, with or without :ALIAS (else P_FN_NAME, else the only log group's)",
     )
     parser.add_argument(
         "--since", default="24h", metavar="TIME", help="judge memory by invocations since (default 24h)"

@@ -20,6 +20,8 @@ from ops.logs import Pace, pull
 PACKAGES = ("numpy", "pandas", "matplotlib")
 _IMPORTS = "import " + ", ".join(PACKAGES) + "\nresult = 2 + 3"
 _TIMEOUT_S = 60.0
+# The alias through which sam/openapi.yaml reaches the function: what it stands for is what clients get.
+_SERVING = "live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,11 @@ class Answer:
     def is_good(self) -> bool:
         """Whether a tool's structured result came back."""
         return self.status == 200 and self.result is not None
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether it tells of the rate or the quota alone."""
+        return self.status == 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,7 @@ class Facts:
     without_key: Answer | None = None
     imports: Answer | None = None
     function_name: str | None = None
+    qualifier: str | None = None
     function: Asked | None = None
     concurrency: Asked | None = None
     policy: Asked | None = None
@@ -126,17 +134,25 @@ def _json_of(response: httpx.Response) -> dict[str, Any]:
 
 
 def ask_aws(account: Account, function_name: str, start_ms: int, end_ms: int, pace: Pace) -> dict[str, Any]:
-    """AWS's part of the facts about one function and its logs in a range."""
+    """AWS's part of the facts about one function and its logs in a range.
+
+    `function_name` may be an ARN and may end in `:QUALIFIER`; without one the version that serves is asked about.
+    """
     client = lambda_client(account)
-    function = _ask(lambda: client.get_function_configuration(FunctionName=function_name))
-    facts: dict[str, Any] = {"function_name": function_name, "function": function}
+    name, _, qualifier = function_name.rpartition(":function:")[2].partition(":")
+    version = {"Qualifier": qualifier or _SERVING}
+    function = _ask(lambda: client.get_function_configuration(FunctionName=name, **version))
+    if function.missing and not qualifier:
+        version = {}
+        function = _ask(lambda: client.get_function_configuration(FunctionName=name))
+    facts: dict[str, Any] = {"function_name": name, "qualifier": version.get("Qualifier"), "function": function}
     if function.value is None:
         return facts
-    facts["concurrency"] = _ask(lambda: client.get_function_concurrency(FunctionName=function_name))
-    facts["policy"] = _ask(lambda: client.get_policy(FunctionName=function_name))
+    facts["concurrency"] = _ask(lambda: client.get_function_concurrency(FunctionName=name))
+    facts["policy"] = _ask(lambda: client.get_policy(FunctionName=name, **version))
     arns = [layer["Arn"] for layer in function.value.get("Layers", [])]
     facts["layers"] = {arn: _ask(partial(client.get_layer_version_by_arn, Arn=arn)) for arn in arns}
-    group = function.value.get("LoggingConfig", {}).get("LogGroup") or f"/aws/lambda/{function_name}"
+    group = function.value.get("LoggingConfig", {}).get("LogGroup") or f"/aws/lambda/{name}"
     facts["log_group"] = _log_group(account, group)
     facts["role_actions"] = _role_actions(account, str(function.value.get("Role", "")).rpartition("/")[2])
     if facts["log_group"].value is not None:
