@@ -24,6 +24,9 @@ EXIT_UNREACHABLE: Final = 3
 EXIT_INCONCLUSIVE: Final = 4
 EXIT_INTERRUPTED: Final = 130
 
+CLOCKS_APART_S: Final = 0.5
+"""Workers begin at one moment by their own clocks; a message between machines takes less than this."""
+
 type Verdict = Literal["passed", "failed", "inconclusive"]
 type RunVerdict = Literal["passed", "failed", "inconclusive", "unreachable", "interrupted"]
 
@@ -314,9 +317,10 @@ def check_fitness(rows: Sequence[Row], records: Sequence[RunRecord], limits: Lim
     """Whether the generator sent what the plan said, when it said, and kept every answer."""
     return [
         _sent_anything(rows),
+        _workers(records),
+        _clocks(records[0]),
         _finished(records),
         _all_recorded(rows, records),
-        _workers(records),
         _send_lag(rows, limits),
         _dropped(rows, limits),
         _in_flight(rows),
@@ -362,12 +366,27 @@ def _all_recorded(rows: Sequence[Row], records: Sequence[RunRecord]) -> Fitness:
 
 
 def _workers(records: Sequence[RunRecord]) -> Fitness:
-    """A master's own count, and the records the workers left, whichever is fewer."""
-    expected = records[0].workers_expected
-    wrote = sum(record.role == "worker" and record.ended == "complete" for record in records)
-    seen = min(records[0].workers_seen, wrote) if records[0].role != "local" else 1
-    reason = f"{seen} of {expected} workers finished their share" if seen < expected else ""
-    return Fitness(check="workers", fit=seen >= expected, observed=seen, limit=expected, reason=reason)
+    """Those that told the master they were done, and whose records are here, whichever are fewer."""
+    first, expected = records[0], records[0].workers_expected
+    here = sum(record.role == "worker" and record.ended in ("complete", "aborted") for record in records)
+    seen = min(first.workers_seen, here) if first.role != "local" else 1
+    reason = ""
+    if seen < expected:
+        reason = f"{seen} of {expected} workers finished their share"
+        if here < first.workers_seen:
+            reason = (
+                f"the rows of {here} of {expected} workers are here; copy requests-w*.jsonl and run-w*.json of the "
+                f"others into this directory and make the report again"
+            )
+    return Fitness(check="workers", fit=not reason, observed=seen, limit=expected, reason=reason)
+
+
+def _clocks(record: RunRecord) -> Fitness:
+    apart_s = record.clocks_apart_s
+    fit = apart_s <= CLOCKS_APART_S
+    reason = f"a worker's clock was {apart_s:.1f} s off the master's, and its load came at another time; set the clocks"
+    limit = CLOCKS_APART_S
+    return Fitness(check="clocks_apart_s", fit=fit, observed=apart_s, limit=limit, reason="" if fit else reason)
 
 
 def _send_lag(rows: Sequence[Row], limits: Limits) -> Fitness:

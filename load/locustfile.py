@@ -2,9 +2,16 @@
 
     locust -f load/locustfile.py --headless --profile smoke --host http://127.0.0.1:8000/dev/lambda/mcp/
 
-`python -m load run` starts the same with defaults and makes the reports. Latency is measured from the intended time and
-every arrival leaves a row, whatever became of it. Locust's own statistics are fed for its web UI and tables only:
-their buckets lose up to 5 % and they forget what is in flight at the end.
+`python -m load run` starts the same with defaults and makes the reports. On several machines, whose clocks agree:
+
+    locust -f load/locustfile.py --headless --profile spike --host URL --master --expect-workers 2      here
+    locust -f load/locustfile.py --worker --master-host HERE                                            on two others
+
+Then copy their requests-w*.jsonl and run-w*.json into the run's directory here; `python -m load report DIR` judges all.
+
+Latency is measured from the intended time and every arrival leaves a row, whatever became of it. Locust's own
+statistics are fed for its web UI and tables only: their buckets lose up to 5 % and they forget what is in flight at the
+end.
 """
 
 import argparse
@@ -26,6 +33,7 @@ from urllib.parse import urlsplit
 
 import gevent  # type: ignore[import-untyped]
 import gevent.ssl  # type: ignore[import-untyped]
+from gevent.event import Event  # type: ignore[import-untyped]
 from geventhttpclient.client import HTTPClient
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 from geventhttpclient.url import URL
@@ -43,10 +51,12 @@ from load.exchange import post, request_bytes
 from load.gate import ThresholdError
 from load.pacing import pace
 from load.plan import Plan, PlanError, load_plan, parse_plan
+from load.progress import Progress, progress_line, show
 from load.rows import Outcome, Row, RowWriter, RunRecord, write_run
 from load.scenarios import SCENARIOS, Verdict, build_request, judge_answer, parse_server_timing
 from load.settings import SettingsError, api_key, check_endpoint, without_secrets
 from load.users import User, users_of
+from load.workers import ABORT, PROGRESS, Following, tell_master
 
 LEAD_S = 0.3
 """From the dispatcher's start to the first intended time: room to warm up imports, so that no arrival starts late."""
@@ -109,7 +119,7 @@ class Drive:
     pending: dict[int, Pending] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     tallies: list[Tally] = field(default_factory=list)
-    aborted: bool = False
+    aborted: Event = field(default_factory=Event)
     finished: bool = False
 
     def now(self) -> float:
@@ -142,14 +152,14 @@ class Drive:
             write_run(self.record_path, self.record)
             try:
                 users = [gevent.spawn(self._be_user, user) for user in self.users()]
-                pace(self.jobs(), now=self.now, sleep=gevent.sleep, launch=self._launch)
+                pace(self.jobs(), now=self.now, sleep=self._sleep, launch=self._launch)
                 self._wait_until(self.plan.duration_s)
             except Aborted:
                 pass
             waiting = set(self._greenlets())
             gevent.killall([user for user in users if user not in waiting], block=False)
             gevent.joinall(self._greenlets(), timeout=self.plan.drain_s)
-            ended = "aborted" if self.aborted else "complete"
+            ended = "aborted" if self.aborted.is_set() else "complete"
         finally:
             watcher.kill(block=False)
             self.finish(ended)
@@ -161,8 +171,8 @@ class Drive:
     def _be_user(self, user: User) -> None:
         """Asks, waits, thinks, until the user's stage is over or the run was stopped."""
         questions = user.questions(self.plan.seed, self.plan.scenarios, self.plan.eras)
-        self._wait_until(user.start_s)
-        while not self.aborted and (at_s := self.now()) < user.end_s:
+        gevent.sleep(max(0.0, user.start_s - self.now()))
+        while not self.aborted.is_set() and (at_s := self.now()) < user.end_s:
             scenario, era = next(questions)
             job = Job(Arrival(self._index_for_user(), at_s, user.stage), scenario, era)
             self.record.dispatched += 1
@@ -191,7 +201,16 @@ class Drive:
         """A plan whose last arrival leaves early still lasts as long as it says, so that rates mean what they say."""
         left_s = at_s - self.now()
         if left_s > 0:
-            gevent.sleep(left_s)
+            self._sleep(left_s)
+
+    def _sleep(self, seconds: float) -> None:
+        """Raises Aborted when the run was; a long wait is ended by it."""
+        if seconds < 1:
+            gevent.sleep(seconds)
+        else:
+            self.aborted.wait(seconds)
+        if self.aborted.is_set():
+            raise Aborted
 
     def finish(self, ended: Literal["complete", "stopped", "aborted", "interrupted"]) -> None:
         """Writes a row for everything still open and the final run record. Safe to call twice."""
@@ -208,8 +227,6 @@ class Drive:
         write_run(self.record_path, self.record)
 
     def _launch(self, job: Job) -> None:
-        if self.aborted:
-            raise Aborted
         self.record.dispatched += 1
         if len(self.pending) >= self.plan.max_in_flight:
             verdict = Verdict("dropped", f"{self.plan.max_in_flight} requests were open already (max_in_flight)")
@@ -278,10 +295,23 @@ class Drive:
             context={},
         )
 
+    def progress(self) -> Progress:
+        """What this process has done so far."""
+        ok, cold = self.counts.get("ok", 0), self.counts.get("cold", 0)
+        return Progress(
+            dispatched=self.record.dispatched,
+            by_users=self.record.by_users,
+            open=len(self.pending),
+            ok=ok,
+            not_ok=sum(self.counts.values()) - ok - cold,
+            cold=cold,
+            tallies=tuple((tally.n, tally.past) for tally in self.tallies),
+        )
+
     def _watch(self) -> None:
-        """Once a second: this process's CPU share, what was written put on disk, and a line for the person waiting."""
+        """Once a second: this process's CPU share, what was written put on disk, and a word to whoever waits for it:
+        the person, or the master of several workers, who also judges their abort."""
         cpu, clock = time.process_time(), time.monotonic()
-        show = self.record.role == "local" and self.plan.duration_s > 2
         while True:
             gevent.sleep(1.0)
             if self.finished:
@@ -290,16 +320,25 @@ class Drive:
             self.record.cpu_share.append(round((next_cpu - cpu) / (next_clock - clock), 3))
             cpu, clock = next_cpu, next_clock
             self.writer.flush()
+            if self.record.role == "worker":
+                tell_master(self.environment, self.progress(), self.now())
+                continue
             self._stop_if_hopeless()
-            if show:
-                _show_progress(self)
+            if self.plan.duration_s > 2:
+                line = progress_line(self.progress(), self.now(), self.plan.duration_s, self.record.planned)
+                show(line, len(self.record.cpu_share))
 
     def _stop_if_hopeless(self) -> None:
         abort = self.plan.abort
-        if abort is None or self.aborted or self.now() < abort.after_s:
+        if abort is None or self.aborted.is_set() or self.now() < abort.after_s:
             return
-        self.record.aborted_by = why_stop(self.tallies)
-        self.aborted = bool(self.record.aborted_by)
+        if why := why_stop(self.tallies):
+            self.abort(why)
+
+    def abort(self, why: str) -> None:
+        """Sends nothing more; what is open has its drain."""
+        self.record.aborted_by = why
+        self.aborted.set()
 
 
 def _row(
@@ -350,22 +389,8 @@ def _whole(text: Any) -> int | None:
         return None
 
 
-def _show_progress(drive: Drive) -> None:
-    now_s, counts = max(0.0, drive.now()), drive.counts
-    done = sum(n for outcome, n in counts.items() if outcome != "cold")
-    failed = done - counts.get("ok", 0)
-    text = (
-        f"load: {min(now_s, drive.plan.duration_s):.0f}/{drive.plan.duration_s:.0f} s · "
-        f"{drive.record.dispatched}/{drive.record.planned + drive.record.by_users} sent · {len(drive.pending)} open · "
-        f"{counts.get('ok', 0)} ok · {failed} not ok · {counts.get('cold', 0)} cold"
-    )
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-    elif len(drive.record.cpu_share) % 5 == 0:
-        print(text, file=sys.stderr, flush=True)
-
-
 _drive: Drive | None = None
+_following: Following | None = None
 _directories: list[Path] = []
 """Of the runs that this process started; more than one from the web UI."""
 
@@ -402,7 +427,12 @@ def _add_arguments(parser: Any) -> None:
         "--rate", type=float, default=0.0, help="Highest arrival rate per second, instead of the profile's"
     )
     parser.add_argument("--duration", type=float, default=0.0, help="Seconds the plan lasts, instead of the profile's")
-    parser.add_argument("--out", default="", help="Directory for the raw records (default out/load-<UTC time>)")
+    parser.add_argument(
+        "--out",
+        default="",
+        help="Directory for the raw records (default out/load-<UTC time>); each worker writes to the one of this name "
+        "on its own machine",
+    )
     parser.add_argument("--plan-json", default="", include_in_web_ui=False, help="A whole plan as JSON, or @FILE")
     parser.add_argument("--anchor-unix-s", type=float, default=0.0, include_in_web_ui=False, help=argparse.SUPPRESS)
     parser.add_argument(
@@ -413,7 +443,12 @@ def _add_arguments(parser: Any) -> None:
 def _prepare(environment: Environment, **_: Any) -> None:
     """Settles the plan before anything starts, so that a mistake in it ends Locust with one sentence and code 2."""
     options = environment.parsed_options
-    if options is None or isinstance(environment.runner, WorkerRunner):
+    if isinstance(environment.runner, WorkerRunner):
+        environment.runner.register_message(ABORT, _heard_abort)
+        return
+    if isinstance(environment.runner, MasterRunner):
+        environment.runner.register_message(PROGRESS, _heard_progress)
+    if options is None:
         return
     try:
         check_endpoint(environment.host)
@@ -436,7 +471,7 @@ def _prepare(environment: Environment, **_: Any) -> None:
 
 
 def _begin(environment: Environment, **_: Any) -> None:
-    global _drive
+    global _drive, _following
     options, runner = environment.parsed_options, environment.runner
     assert options is not None
     plan = parse_plan(json.loads(options.plan_json), "--plan-json")
@@ -468,7 +503,9 @@ def _begin(environment: Environment, **_: Any) -> None:
     record_path = out / (f"run-w{index}.json" if worker else "run.json")
     write_run(record_path, record)
     if isinstance(runner, MasterRunner):
-        _follow_workers(runner, record, record_path)
+        record.workers_seen = 0
+        _following = Following(runner, plan, record, record_path, tallies(plan.abort))
+        gevent.spawn_later(TOGETHER_S, _follow, environment, _following)
         return
     _drive = Drive(
         environment=environment,
@@ -493,46 +530,42 @@ def _unused(out: Path) -> Path:
     return next(one for one in chain((out,), beside) if not any(one.glob("requests*.jsonl")))
 
 
-def _follow_workers(runner: MasterRunner, record: RunRecord, path: Path) -> None:
-    """The master ends the run when every worker has closed its books, and keeps count of those that never will."""
-    done: set[str] = set()
+def _heard_progress(environment: Environment, msg: Any, **_: Any) -> None:
+    if _following is not None:
+        _following.hear(msg.node_id, msg.data)
 
-    def note(environment: Environment, msg: Any, **_: Any) -> None:
-        done.add(msg.node_id)
-        record.dispatched += int(msg.data["dispatched"])
-        record.workers_seen = len(done)
-        write_run(path, record)
 
-    def wait() -> None:
-        while len(done) < record.workers_expected and runner.worker_count > 0:
-            gevent.sleep(0.2)
-        record.workers_seen = len(done)
-        record.ended = "complete" if len(done) == record.workers_expected else "stopped"
-        record.ended_s = round(time.time() - record.anchor_unix_s, 3)
-        write_run(path, record)
-        runner.quit()
+def _heard_abort(environment: Environment, msg: Any, **_: Any) -> None:
+    if _drive is not None:
+        _drive.abort(msg.data["why"])
 
-    record.workers_seen = 0
-    runner.register_message("dispatch_done", note)
-    gevent.spawn_later(2.0, wait)
+
+def _follow(environment: Environment, following: Following) -> None:
+    following.follow()
+    if following is _following:
+        _end_test(environment)
 
 
 def _announce_end(environment: Environment) -> None:
-    """The plan is done: end a headless run; with the web UI only stop, so that its page stays."""
+    """The plan is done."""
+    if not isinstance(environment.runner, WorkerRunner):
+        _end_test(environment)
+    elif _drive is not None:
+        tell_master(environment, _drive.progress(), _drive.now(), closed=True)
+
+
+def _end_test(environment: Environment) -> None:
+    """Ends a headless run; with the web UI only stops it, so that its page stays."""
     runner = environment.runner
     assert runner is not None
-    if isinstance(runner, WorkerRunner):
-        dispatched = _drive.record.dispatched if _drive is not None else 0
-        runner.send_message("dispatch_done", {"dispatched": dispatched})
-    elif environment.web_ui is None:
-        gevent.spawn(runner.quit)
-    else:
-        gevent.spawn(runner.stop)
+    gevent.spawn(runner.quit if environment.web_ui is None else runner.stop)
 
 
 def _stop(**_: Any) -> None:
     if _drive is not None:
         _drive.finish("stopped")
+    if _following is not None:
+        _following.close("stopped")
 
 
 def _end(environment: Environment, **_: Any) -> None:
@@ -542,6 +575,8 @@ def _end(environment: Environment, **_: Any) -> None:
     if _drive is not None:
         # A run that ends by itself, or by -t, has closed its books in test_stop already: this one was asked to end.
         _drive.finish("interrupted")
+    if _following is not None:
+        _following.close("interrupted")
     if options is None or isinstance(environment.runner, WorkerRunner):
         return
     if options.raw_only:

@@ -96,6 +96,7 @@ class RunRecord(BaseModel):
     by_users: int = Field(
         default=0, description="Requests of closed-loop users, who have no schedule to be counted in."
     )
+    clocks_apart_s: float = Field(default=0.0, description="The most that a worker's clock was off the master's.")
     ended: Literal["running", "complete", "stopped", "aborted", "interrupted"] = "running"
     ended_s: float | None = None
     aborted_by: str = Field(default="", description="Why the plan's abort ended it.")
@@ -139,7 +140,10 @@ def read_rows(directory: Path) -> list[Row]:
     """
     files = sorted(directory.glob("requests*.jsonl"))
     if not files:
-        raise BadRecord(f"{directory} holds no requests*.jsonl; give the directory that a load run wrote")
+        raise BadRecord(
+            f"{directory} holds no requests*.jsonl; give the directory that a load run wrote, and copy into it the "
+            f"requests-w*.jsonl and run-w*.json of workers on other machines"
+        )
     rows = [row for file in files for row in _read_file(file)]
     return sorted(rows, key=lambda row: row.index)
 

@@ -44,11 +44,15 @@ class Fake:
     init_s: float
     stall_every_s: float
     stall_s: float
+    faulty: int
     idle: list[Environment] = field(default_factory=list)
     started: float = 0.0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         message = json.loads(await request.read())
+        if self.faulty == 0:
+            self.fault = "none"
+        self.faulty -= 1
         if self.fault == "stall":
             return await self._stall()
         if self.fault == "hang":
@@ -130,7 +134,8 @@ def tool_failure(name: str, message: str, kind: str = "runtime") -> dict[str, An
 
 
 async def serve(arguments: argparse.Namespace) -> None:
-    fake = Fake(arguments.fault, arguments.work_s, arguments.init_s, arguments.stall_every_s, arguments.stall_s)
+    a = arguments
+    fake = Fake(a.fault, a.work_s, a.init_s, a.stall_every_s, a.stall_s, a.faulty)
     fake.started = time.monotonic()
     app = web.Application()
     app.router.add_post("/mcp", fake.answer)
@@ -147,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--fault", choices=FAULTS, default="none")
+    parser.add_argument("--faulty", type=int, default=-1, help="so many requests meet the fault, and no later one")
     parser.add_argument("--work-s", type=float, default=0.002)
     parser.add_argument("--init-s", type=float, default=0.05)
     parser.add_argument("--stall-every-s", type=float, default=2.0)

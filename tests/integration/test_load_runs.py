@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -40,8 +41,8 @@ def endpoint(*arguments: str) -> Iterator[str]:
 
 @pytest.fixture
 def serve(request: pytest.FixtureRequest) -> Callable[..., str]:
-    def start(*arguments: str) -> str:
-        opened = endpoint(*arguments)
+    def start(*arguments: object) -> str:
+        opened = endpoint(*map(str, arguments))
         url = opened.__enter__()
         request.addfinalizer(lambda: opened.__exit__(None, None, None))
         return url
@@ -266,12 +267,38 @@ def test_a_lost_worker_is_inconclusive(serve: Callable[..., str], tmp_path: Path
     out = tmp_path / "out"
     plan = profile(tmp_path, stages=[{"kind": "constant", "rate_per_s": 20, "duration_s": 1}])
     assert load("run", plan, serve(), "--out", out, "--workers", 2).returncode == 0
-    (out / "requests-w1.jsonl").unlink()
-    (out / "run-w1.json").unlink()
+    elsewhere = tmp_path / "another-machine"
+    elsewhere.mkdir()
+    for name in ("requests-w1.jsonl", "run-w1.json"):
+        (out / name).rename(elsewhere / name)
     done = load("report", out)
     assert done.returncode == 4, done.stderr + done.stdout
     assert "10 of 20 planned arrivals left no row" in done.stdout
-    assert "1 of 2 workers" in done.stdout
+    assert "inconclusive: the rows of 1 of 2 workers are here; copy requests-w*.jsonl and run-w*.json" in done.stdout
+    for file in elsewhere.iterdir():
+        file.rename(out / file.name)
+    done = load("report", out)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "20/20 sent" in done.stdout
+
+
+def test_a_worker_that_is_killed_does_not_hold_up_the_run(serve: Callable[..., str], tmp_path: Path) -> None:
+    """Nor does it pass: the master knows that one of two never told it was done."""
+    out = tmp_path / "out"
+    plan = profile(tmp_path, stages=[{"kind": "constant", "rate_per_s": 20, "duration_s": 6}])
+    command = [sys.executable, "-m", "load", "run", str(plan), serve(), "--out", str(out), "--workers", "2"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    files = [out / "requests-w0.jsonl", out / "requests-w1.jsonl"]
+    _wait_for(lambda: all(file.exists() and file.stat().st_size for file in files))
+    (master,) = _children(process.pid)
+    os.kill(_children(master)[0], signal.SIGKILL)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 4, said
+    assert "inconclusive: 1 of 2 workers finished their share" in said
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize(
@@ -294,6 +321,24 @@ def test_a_hopeless_run_stops_early_and_fails(
     assert f"stopped early by the plan's abort: {by}" in done.stdout
     assert read_runs(out)[0].ended == "aborted"
     assert 20 <= len(read_rows(out)) < 40 * 60
+
+
+def test_workers_stop_at_what_only_their_sum_has_failed(serve: Callable[..., str], tmp_path: Path) -> None:
+    """Six failures for each of two workers, nine allowed in all; and the person waiting sees the sum."""
+    out = tmp_path / "out"
+    stages = [{"kind": "burst", "size": 12, "every_s": 1}, {"kind": "constant", "rate_per_s": 10, "duration_s": 59}]
+    abort = {"thresholds": ["count(errors) <= 9"], "after_s": 5.5}
+    plan = profile(tmp_path, stages=stages, abort=abort, thresholds=[], scenarios={"print": 1})
+    done = load("run", plan, serve("--fault", "http-500", "--faulty", 12), "--out", out, "--workers", 2)
+    assert done.returncode == 1, done.stderr + done.stdout
+    why = "stopped early by the plan's abort: count(errors) <= 9 failed, 12 of 12 were past it"
+    assert why in done.stdout
+    assert [(run.ended, run.aborted_by) for run in read_runs(out)] == [("aborted", why)] * 3
+    assert Counter(row.outcome for row in read_rows(out) if row.index < 12) == {"http_error": 12}
+    assert len(read_rows(out)) < 12 + 300
+    said = re.search(r"load: \d+/60 s · (\d+)/602 sent · \d+ open · (\d+) ok · 12 not ok", done.stderr)
+    assert said is not None, done.stderr
+    assert int(said[1]) > 30
 
 
 def test_an_abort_that_cannot_be_is_a_usage_error(tmp_path: Path) -> None:

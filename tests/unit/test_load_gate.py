@@ -195,6 +195,7 @@ def unfit(given: list[Row], records: list[RunRecord], limits: Limits | None = No
 
 
 WORKERS: dict[str, Any] = {"role": "master", "workers_expected": 2, "workers_seen": 2}
+SHARES = [record(50, role="worker"), record(50, role="worker", worker_index=1)]
 
 
 @pytest.mark.parametrize(
@@ -223,21 +224,24 @@ WORKERS: dict[str, Any] = {"role": "master", "workers_expected": 2, "workers_see
         pytest.param(rows(100), [record(cpu_share=[0.2] * 9 + [1.0])], [], id="cpu-for-one-second"),
         pytest.param(
             rows(100),
-            [record(**WORKERS), record(50, role="worker"), record(50, role="worker", worker_index=1)],
+            [record(**WORKERS, clocks_apart_s=0.1), *SHARES],
             [],
             id="both-workers",
         ),
         pytest.param(
             rows(0, latency_ms=None) + rows(100)[::2],
             [record(**WORKERS), record(50, role="worker")],
-            ["recorded", "workers"],
+            ["workers", "recorded"],
             id="a-worker-missing",
         ),
         pytest.param(
             rows(100),
             [record(**WORKERS), record(50, role="worker"), record(50, role="worker", worker_index=1, ended="running")],
-            ["complete", "workers"],
+            ["workers", "complete"],
             id="a-worker-died",
+        ),
+        pytest.param(
+            rows(100), [record(**WORKERS, clocks_apart_s=3.0), *SHARES], ["clocks_apart_s"], id="clocks-that-differ"
         ),
     ],
 )
@@ -250,9 +254,9 @@ def test_every_unfit_check_says_why() -> None:
     records = [record(200, ended="stopped", cpu_share=[1.0], workers_expected=2, role="master")]
     found = check_fitness(late, records, Limits())
     assert [check.check for check in found if not check.fit] == [
+        "workers",
         "complete",
         "recorded",
-        "workers",
         "send_lag_p99_ms",
         "dropped_share",
         "in_flight",
