@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conformance import COMMAND, baseline, exits
-from conformance.plugin import PARTS, Refused, preflight
+from conformance.plugin import PARTS, NotJudged, preflight
 from conformance.report import coverage, formats, progress, results, scorecard_compare, terminal
 from conformance.stdio import bridged
 from conformance.target import UsageFault, read_target, read_target_file
@@ -147,8 +147,8 @@ def _judge(options: argparse.Namespace) -> int:
         preflight(target)
     except UsageFault as fault:
         return _complain(fault, exits.USAGE)
-    except Refused as refusal:
-        return _complain(refusal, exits.UNREACHABLE)
+    except NotJudged as why:
+        return _complain(why, exits.UNREACHABLE)
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     out = options.out or Path("out") / f"conformance-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"

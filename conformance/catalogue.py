@@ -9,7 +9,6 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
-ALIAS = re.compile(r"\b[A-Z]{1,2}(?:2[456]|03|06)\b|\bDOC\b")
 REQUIREMENTS = Path(__file__).parent / "requirements"
 
 
@@ -65,7 +64,8 @@ def load() -> dict[str, Requirement]:
 
 
 def _spelled_out(source: str, aliases: Mapping[str, str]) -> str:
-    return ALIAS.sub(lambda match: aliases.get(match[0], match[0]), source)
+    """A source with the short names of documents, which its file lists under `files`, spelled out."""
+    return re.sub(r"\w+", lambda match: aliases.get(match[0], match[0]), source)
 
 
 def strongest(ids: Iterable[str]) -> Level:

@@ -14,8 +14,8 @@ from conformance.messages import (
     JSON_HEADERS,
     OLDER,
     Era,
-    Judged,
     Reply,
+    SchemaCheck,
     changed,
     encode,
     next_id,
@@ -135,21 +135,21 @@ class Client:
             sent.append(("Mcp-Session-Id", self.session_id))
         answer = self.send(body, headers=changed(sent, headers or {}), path=path, timeout_s=timeout_s)
         reply = read_reply(answer, era, method, identity, result_schema=result_schema)
-        for fault in reply.judged:
-            self._note(fault)
+        for check in reply.schema_checks:
+            self._note(check)
         return reply
 
-    def _note(self, judged: Judged) -> None:
+    def _note(self, check: SchemaCheck) -> None:
         """Keeps what a message was held against, and the first way in which it missed that."""
-        key = (judged.revision, judged.method)
-        if judged.fault is None or self.seen.get(key):
+        key = (check.revision, check.method)
+        if check.fault is None or self.seen.get(key):
             self.seen.setdefault(key, None)
             return
         self.seen[key] = Misfit(
-            revision=judged.revision,
-            method=judged.method,
-            message=self.target.redact(judged.fault),
-            got=self.target.redact(json.dumps(judged.got, ensure_ascii=False)[:1500]),
+            revision=check.revision,
+            method=check.method,
+            message=self.target.redact(check.fault),
+            got=self.target.redact(json.dumps(check.got, ensure_ascii=False)[:1500]),
             exchange=self.exchanges[-1],
         )
 

@@ -51,7 +51,7 @@ class Malformed(AssertionError):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class SchemaCheck:
     """One message held against the schema of its method; `fault` is None when it fits."""
 
     revision: str
@@ -64,19 +64,19 @@ class Judged:
 class Reply:
     """The answer to one JSON-RPC request: the response message, and the notifications that came before it.
 
-    `judged` tells how each of them fits its schema. A result that does not fit is no failure of the check that met it:
-    it is told once for the whole run, and that check cannot judge it.
+    `schema_checks` tells how each of them fits its schema. A result that does not fit is no failure of the check that
+    met it: it is told once for the whole run, and that check cannot judge it.
     """
 
     answer: Answer
     message: Mapping[str, object] | None
     notifications: tuple[Mapping[str, object], ...] = ()
-    judged: tuple[Judged, ...] = ()
+    schema_checks: tuple[SchemaCheck, ...] = ()
 
     @property
     def misfit(self) -> str | None:
         """The fault of the result, None when it fits."""
-        return next((one.fault for one in self.judged if one.fault and one.got is self.result), None)
+        return next((one.fault for one in self.schema_checks if one.fault and one.got is self.result), None)
 
     @property
     def result(self) -> dict[str, object] | None:
@@ -115,7 +115,7 @@ def request_message(
     return message
 
 
-def request_headers(era: Era, method: str, params: Mapping[str, object] | None) -> list[Header]:
+def request_headers(era: Era, method: str, params: Mapping[str, object] | None = None) -> list[Header]:
     """The headers a client of that era sends with a request."""
     headers = list(JSON_HEADERS)
     # The version header exists since 2025-06-18.
@@ -184,8 +184,8 @@ def read_reply(answer: Answer, era: Era, method: str, request_id: object, *, res
     if response is not None:
         _check_id(response, request_id)
     held = [*notifications, response] if response and "result" in response and result_schema else notifications
-    judged = tuple(filter(None, (_judged(era, method, one) for one in held)))
-    return Reply(answer, response, tuple(notifications), judged)
+    checks = tuple(filter(None, (_schema_check(era, method, one) for one in held)))
+    return Reply(answer, response, tuple(notifications), checks)
 
 
 def check_envelope(message: object, era: Era) -> Mapping[str, object]:
@@ -236,20 +236,15 @@ def _check_id(response: Mapping[str, object], request_id: object) -> None:
         raise Malformed(f"The response's id is {echoed!r}, the request's was {request_id!r}.", response)
 
 
-def revision_of(era: Era) -> str:
-    """The revision a message of that era is held against; a bare call is answered as in the handshake era."""
-    return str(Era.HANDSHAKE if era is Era.BARE else era)
-
-
-def _judged(era: Era, method: str, message: Mapping[str, object]) -> Judged | None:
-    """What a result or a notification was held against, None where the revision has no schema for it."""
-    revision = revision_of(era)
+def _schema_check(era: Era, method: str, message: Mapping[str, object]) -> SchemaCheck | None:
+    """How a result or a notification fits its schema, None where the revision has none for it."""
+    revision = str(Era.HANDSHAKE if era is Era.BARE else era)  # a bare call is answered as in the handshake era
     named = str(message["method"]) if "method" in message else method
     if not schemas.is_known(revision, named):
         return None
     if "method" in message:
-        return Judged(revision, named, schemas.notification_fault(revision, message), message)
-    return Judged(revision, named, schemas.result_fault(revision, named, message["result"]), message["result"])
+        return SchemaCheck(revision, named, schemas.notification_fault(revision, message), message)
+    return SchemaCheck(revision, named, schemas.result_fault(revision, named, message["result"]), message["result"])
 
 
 def text_blocks(result: Mapping[str, object]) -> Iterator[str]:

@@ -61,7 +61,7 @@ HTTP_ALONE = re.compile(r"[TOA]\d\d-|B26-0[6789]|B25-0[24]|B0[36]-0[45]|V26-02|L
 PARTS = ("protocol", "tools", "security")
 
 
-class Refused(Exception):
+class NotJudged(Exception):
     """The endpoint is unreachable or does not take our credentials, so nothing can be judged."""
 
 
@@ -119,7 +119,7 @@ def preflight(target: Target) -> Discovery:
     stderr; nothing after this is ever tried twice.
 
     Raises:
-        Refused: with one sentence for a person.
+        NotJudged: with one sentence for a person.
     """
     for attempt in range(1, PREFLIGHT_ATTEMPTS + 1):
         client, last = Client(target), attempt == PREFLIGHT_ATTEMPTS
@@ -127,9 +127,9 @@ def preflight(target: Target) -> Discovery:
             found = discover(client)
         except TimedOut as error:
             if last:
-                raise Refused(f"{error} Check the endpoint, or give it longer with --timeout.") from None
+                raise NotJudged(f"{error} Check the endpoint, or give it longer with --timeout.") from None
         except WireError as error:
-            raise Refused(f"{error} Check the URL and that the endpoint is up.") from None
+            raise NotJudged(f"{error} Check the URL and that the endpoint is up.") from None
         else:
             if last or not _statuses(client) <= COLD:
                 return replace(_usable(target, client, found), retries=attempt - 1 + client.retries)
@@ -147,12 +147,12 @@ def _usable(target: Target, client: Client, found: Discovery) -> Discovery:
     url = target.endpoint.url
     if statuses <= {401, 403}:
         hint = "was refused; check its value" if target.credentials else "is missing; set MCP_API_KEY or use --header"
-        raise Refused(f"{url} answered {_words(statuses)}: the credential {hint}.")
+        raise NotJudged(f"{url} answered {_words(statuses)}: the credential {hint}.")
     moved = next((exchange for exchange in client.exchanges if exchange.get("status") in (301, 302, 307, 308)), None)
     if moved is not None and not found.eras:
-        raise Refused(f"{url} answered {moved['status']}, a redirect; give the URL it leads to: {_location(moved)}.")
+        raise NotJudged(f"{url} answered {moved['status']}, a redirect; give the URL it leads to: {_location(moved)}.")
     if statuses <= {404, 405} or statuses <= {500, 502, 503, 504}:
-        raise Refused(f"{url} answered {_words(statuses)} to every first request; check the path and the deployment.")
+        raise NotJudged(f"{url} answered {_words(statuses)} to every first request; check the path and the deployment.")
     return found
 
 
@@ -195,8 +195,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         found = preflight(target)
     except UsageFault as fault:
         pytest.exit(str(fault), returncode=exits.USAGE)
-    except Refused as refusal:
-        pytest.exit(str(refusal), returncode=exits.UNREACHABLE)
+    except NotJudged as why:
+        pytest.exit(str(why), returncode=exits.UNREACHABLE)
     try:
         accepted = _accepted(config)
     except UsageFault as fault:

@@ -18,23 +18,8 @@ from conformance.messages import (
     request_message,
     text_blocks,
 )
+from conformance.protocol.refusals import INTERNALS, UNKNOWN_TOOL, expect_refused, need_service, tool_with_required
 from conformance.wire import Request, WireError, standard_headers
-
-UNKNOWN_TOOL = "no_such_tool"
-# What a stack trace or a validator's dump looks like in an error text that a stranger gets to read.
-INTERNALS = re.compile(
-    r'Traceback \(most recent|File "/|site-packages|/var/task|input_value=|pydantic|at 0x[0-9a-f]{6}'
-)
-
-
-def headers_of(era: Era, method: str) -> list[tuple[str, str]]:
-    """The ordinary headers of a request in that era."""
-    return request_headers(era, method, None)
-
-
-def session_of(client: Client, era: Era) -> list[tuple[str, str]]:
-    """The header of the session the client is in; 2025-03-26 has no version header by which it would be added."""
-    return [("Mcp-Session-Id", client.session_id)] if client.session_id and era is not Era.MODERN else []
 
 
 def list_tools(client: Client, era: Era, *, schema: bool = True) -> list[dict[str, object]]:
@@ -53,42 +38,21 @@ def list_tools(client: Client, era: Era, *, schema: bool = True) -> list[dict[st
     raise NonConformance("tools/list still has a nextCursor after 20 pages.", got=cursor)
 
 
-def served_when_right(client: Client, era: Era) -> None:
-    """Skips unless a right request of that era is served: where nothing is, a refusal tells nothing."""
-    method = "server/discover" if era is Era.MODERN else "ping"
-    headers = [*headers_of(era, method), *session_of(client, era)]
-    answer = client.send(encode(request_message(era, method, None, next_id())), headers=headers)
-    if answer.status != 200 or b'"result"' not in answer.body:
-        pytest.skip(f"cannot be judged: a right {method} is not served either (HTTP {answer.status})")
-
-
-def refuse(client: Client, body: bytes, era: Era) -> None:
-    """Expects a malformed body not to be executed: a 4xx, or in the handshake era, which leaves it free, any error."""
-    served_when_right(client, era)
-    answer = client.send(body, headers=headers_of(era, "tools/list"))
-    shown = answer.body[:400].decode(errors="replace")
-    told = era is Era.HANDSHAKE and answer.status == 200 and b'"error"' in answer.body
-    expect(
-        told or 400 <= answer.status < 500, "A malformed request was not refused.", expected="4xx", got=answer.status
-    )
-    expect(b'"result"' not in answer.body, "A malformed request was given a result.", got=shown)
-
-
 @requirement("T26-02", "T25-02")
 @pytest.mark.parametrize(
     "origin", ["http://evil.example.com", "null", "https://{host}.evil.example.com"], ids=["other", "null", "suffix"]
 )
 def test_foreign_origin_is_403(client: Client, era: Era, origin: str) -> None:
-    served_when_right(client, era)
+    need_service(client, era)
     value = origin.format(host=client.target.endpoint.host)
     body = encode(request_message(era, "tools/list", None, next_id()))
-    answer = client.send(body, headers=[*headers_of(era, "tools/list"), ("Origin", value)])
+    answer = client.send(body, headers=[*request_headers(era, "tools/list"), ("Origin", value)])
     expect_status(answer, 403)
 
 
 @requirement("T26-02", "T25-02")
 def test_foreign_origin_opens_no_stream(client: Client, era: Era) -> None:
-    served_when_right(client, era)
+    need_service(client, era)
     version = ("MCP-Protocol-Version", str(era))
     headers = [("Accept", "text/event-stream"), version, ("Origin", "http://evil.example.com")]
     answer = client.send(method="GET", headers=headers, timeout_s=4, allow_partial=True)
@@ -127,7 +91,7 @@ def test_error_echoes_the_id(client: Client, era: Era) -> None:
 @requirement("B26-06", "B25-02")
 @pytest.mark.parametrize("request_id", [None, 1.5, True, {}, []], ids=["null", "float", "bool", "object", "array"])
 def test_id_of_another_type_is_not_executed(client: Client, era: Era, request_id: object) -> None:
-    refuse(client, encode(request_message(era, "tools/list", None, request_id)), era)
+    expect_refused(client, encode(request_message(era, "tools/list", None, request_id)), era)
 
 
 @requirement("B26-07", "B25-04")
@@ -140,29 +104,29 @@ def test_id_of_another_type_is_not_executed(client: Client, era: Era, request_id
     ],
 )
 def test_malformed_json_is_refused(client: Client, era: Era, body: bytes) -> None:
-    refuse(client, body, era)
+    expect_refused(client, body, era)
 
 
 @requirement("B26-07", "B25-04")
 def test_bad_utf8_is_refused(client: Client, era: Era) -> None:
     """A request that is right but for two bytes in a member nobody reads."""
     body = encode(request_message(era, "tools/list", {"unread": "@@"}, next_id()))
-    refuse(client, body.replace(b"@@", b"\xff\xfe"), era)
+    expect_refused(client, body.replace(b"@@", b"\xff\xfe"), era)
 
 
 @requirement("B26-07", "B25-04")
 def test_malformed_json_is_a_parse_error(client: Client, era: Era) -> None:
-    answer = client.send(b"{", headers=headers_of(era, "tools/list"))
+    answer = client.send(b"{", headers=request_headers(era, "tools/list"))
     expect(b"-32700" in answer.body, "The error code is not -32700.", expected=-32700, got=answer.body.decode())
 
 
 @requirement("B26-07", "B25-04")
 def test_truncated_body_is_not_executed(client: Client, era: Era) -> None:
     """What came is whole JSON but less than was announced: who takes it runs what nobody finished sending."""
-    served_when_right(client, era)
+    need_service(client, era)
     endpoint = client.target.endpoint
     body = encode(request_message(era, "tools/list", None, 1))
-    extra = [*headers_of(era, "tools/list"), *client.target.credentials]
+    extra = [*request_headers(era, "tools/list"), *client.target.credentials]
     headers = [header for header in standard_headers(endpoint, body, extra) if header[0] != "Content-Length"]
     announced = (*headers, ("Content-Length", f" {len(body) + 20}"))
     request = Request("POST", endpoint.path, announced, body)
@@ -184,15 +148,15 @@ def test_broken_envelope_is_refused(client: Client, era: Era, kind: str) -> None
         "not-an-object": "tools/list",
         "no-method": {key: value for key, value in message.items() if key != "method"},
     }[kind]
-    refuse(client, encode(broken), era)
+    expect_refused(client, encode(broken), era)
 
 
 @requirement("B26-08", "T25-03")
 def test_posted_response_is_not_answered(client: Client, era: Era) -> None:
     """A response to nothing: taken (202) or refused, but it is no request and gets no message with a result."""
-    served_when_right(client, era)
+    need_service(client, era)
     stray = encode({"jsonrpc": "2.0", "id": "never-asked", "result": {}})
-    answer = client.send(stray, headers=headers_of(era, "tools/list"))
+    answer = client.send(stray, headers=request_headers(era, "tools/list"))
     taken = answer.status == 202 or 400 <= answer.status < 500
     expect(taken, "A response was answered as if it were a request.", expected="202 or 4xx", got=answer.status)
     expect(b'"result"' not in answer.body, "A response was given a result.", got=str(answer.body[:300]))
@@ -284,15 +248,6 @@ def test_malformed_call_is_a_protocol_error(client: Client, era: Era, params: di
     expect_error(client.call(era, "tools/call", params, headers=headers), status=(200, 400))
 
 
-def tool_with_required(discovery: Discovery) -> tuple[str, dict[str, object]]:
-    """A tool that cannot run without arguments, and its properties; calling it wrongly is therefore harmless."""
-    for name, tool in discovery.tools.items():
-        schema = tool.get("inputSchema")
-        if isinstance(schema, dict) and schema.get("required") and isinstance(schema.get("properties"), dict):
-            return name, schema["properties"]
-    pytest.skip("no tool has a required argument")
-
-
 @requirement("L26-10", "L25-03")
 @pytest.mark.parametrize("kind", ["missing", "wrong-type"])
 def test_bad_arguments_are_told_to_the_model(client: Client, era: Era, discovery: Discovery, kind: str) -> None:
@@ -309,7 +264,7 @@ def test_bad_arguments_are_told_to_the_model(client: Client, era: Era, discovery
 @requirement("L26-13", "L25-08")
 @pytest.mark.parametrize("kind", ["bad-arguments", "unknown-tool", "unknown-method", "bad-json", "bad-envelope"])
 def test_errors_tell_no_internals(client: Client, era: Era, discovery: Discovery, kind: str) -> None:
-    served_when_right(client, era)
+    need_service(client, era)
     if kind == "bad-arguments":
         name, properties = tool_with_required(discovery)
         body = client.tool(era, name, {key: {"unexpected": 1} for key in properties}).answer.body
@@ -318,9 +273,9 @@ def test_errors_tell_no_internals(client: Client, era: Era, discovery: Discovery
     elif kind == "unknown-method":
         body = client.call(era, "unknown/method", {}).answer.body
     elif kind == "bad-json":
-        body = client.send(b"{", headers=headers_of(era, "tools/list")).body
+        body = client.send(b"{", headers=request_headers(era, "tools/list")).body
     else:
-        body = client.send(encode([{"jsonrpc": "1"}]), headers=headers_of(era, "tools/list")).body
+        body = client.send(encode([{"jsonrpc": "1"}]), headers=request_headers(era, "tools/list")).body
     text = body.decode(errors="replace")
     found = INTERNALS.search(text)
     expect(
@@ -330,7 +285,7 @@ def test_errors_tell_no_internals(client: Client, era: Era, discovery: Discovery
 
 @requirement("L26-13", "L25-08")
 def test_oversized_body_is_refused_not_crashed(client: Client, era: Era) -> None:
-    served_when_right(client, era)
+    need_service(client, era)
     message = request_message(era, "tools/call", {"name": UNKNOWN_TOOL, "arguments": {"x": "a" * 5_000_000}}, 1)
     headers = request_headers(era, "tools/call", {"name": UNKNOWN_TOOL})
     answer = client.send(encode(message), headers=headers)
@@ -344,16 +299,16 @@ def test_invalid_cursor_is_invalid_params(client: Client, era: Era) -> None:
 
 @requirement("L26-13", "L25-08")
 def test_wrong_content_type_is_refused(client: Client, era: Era) -> None:
-    served_when_right(client, era)
+    need_service(client, era)
     body = encode(request_message(era, "tools/list", None, next_id()))
-    answer = client.send(body, headers=changed(headers_of(era, "tools/list"), {"Content-Type": "text/plain"}))
+    answer = client.send(body, headers=changed(request_headers(era, "tools/list"), {"Content-Type": "text/plain"}))
     expect(400 <= answer.status < 500, "A text/plain body was taken for JSON.", expected="4xx", got=answer.status)
 
 
 @requirement("R26-01", "R25-01", "G26-01", "G26-03", "T26-08", "X26-01")
 def test_only_own_notifications_are_streamed(client: Client, era: Era) -> None:
     """Nothing was asked for beside the list: no progress, no logs; in 2026-07-28 no notification at all is due."""
-    served_when_right(client, era)
+    need_service(client, era)
     reply = client.call(era, "tools/list")
     unasked = ("notifications/progress", "notifications/message", "notifications/cancelled")
     strays = [one for one in reply.notifications if era is Era.MODERN or one["method"] in unasked]

@@ -9,7 +9,7 @@ import pytest
 from conformance.client import Client, Discovery
 from conformance.finding import NonConformance, expect, requirement
 from conformance.messages import Era, encode, next_id, request_headers, request_message
-from conformance.protocol.test_both_eras import INTERNALS
+from conformance.protocol.refusals import INTERNALS
 from conformance.wire import Answer, Header
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
@@ -31,7 +31,7 @@ def spoiled(value: str, kind: str) -> str:
 def ask(client: Client, era: Era, credentials: list[Header], path: str | None = None) -> Answer:
     """A tools/list with these credentials in place of the target's."""
     body = encode(request_message(era, "tools/list", None, next_id()))
-    return client.send(body, headers=request_headers(era, "tools/list", None), credentials=credentials, path=path)
+    return client.send(body, headers=request_headers(era, "tools/list"), credentials=credentials, path=path)
 
 
 @requirement("T26-04")

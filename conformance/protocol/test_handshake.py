@@ -7,7 +7,7 @@ import pytest
 from conformance.client import Client, Discovery, initialize_params
 from conformance.finding import expect, expect_error, expect_result, expect_status, requirement
 from conformance.messages import JSON_HEADERS, Era, changed, encode
-from conformance.protocol.test_both_eras import served_when_right
+from conformance.protocol.refusals import need_service
 from conformance.wire import TimedOut
 
 HANDSHAKE = Era.HANDSHAKE
@@ -86,7 +86,7 @@ def test_undeclared_capability_is_not_served(handshake: Client, discovery: Disco
 @requirement("T25-07")
 @pytest.mark.parametrize("version", ["garbage", "2000-01-01", "2099-01-01"])
 def test_invalid_version_header_is_400(handshake: Client, version: str) -> None:
-    served_when_right(handshake, HANDSHAKE)
+    need_service(handshake, HANDSHAKE)
     reply = handshake.call(HANDSHAKE, "tools/list", headers={"MCP-Protocol-Version": version})
     expect_status(reply.answer, 400)
 
@@ -149,7 +149,7 @@ def test_notification_is_accepted_without_a_body(handshake: Client, method: str)
     ],
 )
 def test_malformed_notification_is_an_http_error(handshake: Client, message: dict[str, object]) -> None:
-    served_when_right(handshake, HANDSHAKE)
+    need_service(handshake, HANDSHAKE)
     answer = handshake.send(encode(message), headers=[*JSON_HEADERS, ("MCP-Protocol-Version", str(HANDSHAKE))])
     expect(400 <= answer.status < 500, "A malformed notification was accepted.", expected="4xx", got=answer.status)
 
@@ -178,7 +178,7 @@ def test_stream_ends_with_the_response(handshake: Client) -> None:
 
 
 @requirement("T25-06")
-def test_event_stream_alone_is_acceptable_or_406(handshake: Client) -> None:
+def test_json_alone_is_acceptable_or_406(handshake: Client) -> None:
     """A client must offer both types; one that offers less is served or told 406, never met with a server error."""
     headers = changed(JSON_HEADERS, {"Accept": "application/json"})
     body = encode({"jsonrpc": "2.0", "id": 1, "method": "ping"})

@@ -9,13 +9,11 @@ import pytest
 from conformance.client import Client, Discovery, initialize_params
 from conformance.finding import NonConformance, expect, expect_error, expect_result, expect_status, requirement
 from conformance.messages import META, Era, changed, encode, modern_meta, read_reply, request_headers, request_message
-from conformance.protocol.test_both_eras import served_when_right
+from conformance.protocol.refusals import UNKNOWN_TOOL, need_service
 
 MODERN = Era.MODERN
 HEADER_MISMATCH = -32020
 UNSUPPORTED_VERSION = -32022
-# Named in header tests so that an endpoint that misses the fault runs nothing.
-UNKNOWN_TOOL = "no_such_tool"
 # What a platform answers for a function that has no more environments to give.
 THROTTLED = (429, 503)
 LABEL = r"[A-Za-z](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -143,7 +141,7 @@ def test_undeclared_capability_is_not_served(modern: Client, discovery: Discover
 
 @requirement("T26-16")
 def test_missing_version_header(modern: Client, discovery: Discovery) -> None:
-    headers = changed(request_headers(MODERN, "tools/list", None), {"MCP-Protocol-Version": None})
+    headers = changed(request_headers(MODERN, "tools/list"), {"MCP-Protocol-Version": None})
     answer = modern.send(encode(request_message(MODERN, "tools/list", None, 1)), headers=headers)
     if answer.status == 200 and Era.HANDSHAKE in discovery.eras:
         # A server that also serves clients older than 2025-06-18 may take it for one of theirs, and answer as to them.
@@ -279,7 +277,7 @@ def test_missing_meta_field_is_invalid_params(modern: Client, missing: str) -> N
     message = request_message(MODERN, "tools/list", {"_meta": meta}, 1)
     if missing == "_meta":
         message["params"] = {}
-    answer = modern.send(encode(message), headers=request_headers(MODERN, "tools/list", None))
+    answer = modern.send(encode(message), headers=request_headers(MODERN, "tools/list"))
     expect_status(answer, 400)
     expect(b"-32602" in answer.body or b"-32020" in answer.body, "Neither -32602 nor -32020.", got=answer.body.decode())
     if missing == "clientCapabilities":
@@ -310,7 +308,7 @@ def test_notification_is_accepted_without_a_body(modern: Client) -> None:
 
 @requirement("T26-06")
 def test_unacceptable_notification_is_an_http_error(modern: Client) -> None:
-    served_when_right(modern, MODERN)
+    need_service(modern, MODERN)
     version = "1900-01-01"
     answer = modern.notify(
         MODERN,
@@ -388,7 +386,7 @@ def test_error_codes_are_defined(modern: Client) -> None:
 @requirement("B26-05")
 def test_error_codes_keep_out_of_old_ranges(modern: Client) -> None:
     standard = {-32700, -32600, -32601, -32602, -32603}
-    served_when_right(modern, MODERN)
+    need_service(modern, MODERN)
     for code in codes_seen(modern) - standard:
         reserved = -32768 <= code <= -32000 and not -32099 <= code <= -32020
         expect(not reserved, "An error code is in a range reserved for JSON-RPC or earlier revisions.", got=code)

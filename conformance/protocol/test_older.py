@@ -10,7 +10,7 @@ import pytest
 from conformance.client import Agreement, Client, Discovery
 from conformance.finding import expect, expect_error, expect_result, expect_status, requirement
 from conformance.messages import Era, encode, next_id, request_headers, request_message, text_blocks
-from conformance.protocol.test_both_eras import UNKNOWN_TOOL, refuse, served_when_right, session_of, tool_with_required
+from conformance.protocol.refusals import UNKNOWN_TOOL, expect_refused, need_service, session_of, tool_with_required
 from conformance.wire import json_messages
 
 
@@ -72,10 +72,10 @@ def test_older_bad_arguments_are_told(client: Client, older: Era, discovery: Dis
 @requirement("T03-02", "T06-02")
 def test_older_foreign_origin_is_refused(client: Client, older: Era) -> None:
     over_http(older)
-    served_when_right(client, older)
+    need_service(client, older)
     body = encode(request_message(older, "tools/list", None, next_id()))
     session = session_of(client, older)
-    headers = [*request_headers(older, "tools/list", None), *session, ("Origin", "http://evil.example.com")]
+    headers = [*request_headers(older, "tools/list"), *session, ("Origin", "http://evil.example.com")]
     answer = client.send(body, headers=headers)
     expect(400 <= answer.status < 500, "A foreign Origin was served.", expected="4xx", got=answer.status)
 
@@ -112,7 +112,7 @@ def test_older_invalid_version_header_is_400(client: Client, older: Era) -> None
 def send_batch(client: Client, older: Era) -> None:
     """Two pings in an array must come back as two results."""
     requests = [request_message(older, "ping", None, name) for name in ("batch-1", "batch-2")]
-    headers = [*request_headers(older, "ping", None), ("MCP-Protocol-Version", str(older))]
+    headers = [*request_headers(older, "ping"), ("MCP-Protocol-Version", str(older))]
     answer = client.send(encode(requests), headers=headers)
     expect_status(answer, 200)
     messages = json_messages(answer)
@@ -139,4 +139,4 @@ def test_batch_without_a_session_is_received(client: Client, older: Era) -> None
 def test_batch_is_refused_since_it_was_removed(client: Client, older: Era) -> None:
     if older is not Era.JUNE:
         pytest.skip("batches were removed in 2025-06-18")
-    refuse(client, encode([request_message(older, "ping", None, 1)]), older)
+    expect_refused(client, encode([request_message(older, "ping", None, 1)]), older)

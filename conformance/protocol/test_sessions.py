@@ -27,7 +27,7 @@ def begin(client: Client) -> str:
 
 def ping(client: Client, session_id: str | None) -> Answer:
     """A ping in the given session, none when None."""
-    headers = changed(request_headers(HANDSHAKE, "ping", None), {"Mcp-Session-Id": session_id})
+    headers = changed(request_headers(HANDSHAKE, "ping"), {"Mcp-Session-Id": session_id})
     body = encode(request_message(HANDSHAKE, "ping", None, next_id()))
     return client.send(body, headers=headers, session=False)
 

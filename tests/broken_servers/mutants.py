@@ -60,7 +60,7 @@ PROTOCOL: dict[str, str] = {
     "task-made": "task_metadata_is_ignored_without_the_capability",
     "cancellation-refused": "late_cancellation_is_ignored",
     "stream-never-ends": "stream_ends_with_the_response",
-    "accept-crash": "event_stream_alone_is_acceptable_or_406",
+    "accept-crash": "json_alone_is_acceptable_or_406",
     "origin-unchecked": "foreign_origin_is_403",
     "origin-suffix-match": "foreign_origin_is_403",
     "origin-null-allowed": "foreign_origin_is_403",
