@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure. `ours` and `peer` are medians in `unit`.
+    """One figure. `ours` and `peer` are medians in `unit`; `samples` and `peer_samples` what they are medians of.
 
     `goal` is the most that `judged` may be: the ratio, ours alone, or the difference.
     """
@@ -28,9 +28,11 @@ class Row:
     n: int
     verdict: str  # pass | short | told
     unit: str = "ms"
+    samples: Sequence[float] = ()
+    peer_samples: Sequence[float] = ()
 
 
-def in_turns(pairs: dict[str, Callable[[], float]], n: int) -> dict[str, list[float]]:
+def in_turns(pairs: Mapping[str, Callable[[], float]], n: int) -> dict[str, list[float]]:
     """`n` measurements of each, A B A B ..., so that a drift of the machine falls on all alike. One warm-up each."""
     for measure in pairs.values():
         measure()
@@ -82,6 +84,8 @@ def row(
         n=len(ours),
         verdict="told" if goal is None else "pass" if judged_value <= goal else "short",
         unit=unit,
+        samples=[round(one, 4) for one in ours],
+        peer_samples=[round(one, 4) for one in peer or ()],
     )
 
 
@@ -89,7 +93,8 @@ def append(path: Path | None, made: Row) -> None:
     """Write a row to the run's file as soon as it is measured."""
     print(
         f"  {made.name}: {made.ours:g} {made.unit}"
-        + (f" against {made.peer:g} ({made.peer_name})" if made.peer else "")
+        + (f" against {made.peer:g} ({made.peer_name})" if made.peer else ""),
+        flush=True,
     )
     if path is not None:
         with path.open("a") as file:

@@ -9,7 +9,7 @@ import importlib
 import random
 import sys
 
-import atheris
+import atheris  # type: ignore[import-untyped]
 
 TREE_SHARE = 0.6  # of the inputs are varied by their tree, the others by their bytes
 

@@ -26,7 +26,7 @@ NOBODY = (1 << 22) + 1  # above the highest pid that Linux gives
 MOST_S = 2.0  # of CPU
 MOST_REFUSED = 100
 PLAIN_EVERY = 256
-PLAIN = {"result": "42", "error": None, "warnings": "", "outputs": [], "truncated": []}
+PLAIN: dict[str, Any] = {"result": "42", "error": None, "warnings": "", "outputs": [], "truncated": []}
 STREAMS = ("stdout", "stderr", "report", "trace")
 
 
@@ -112,7 +112,8 @@ class Surface:
         printed: list[str] = []
         bounds = self.watch.Bounds(self.limits, 5.0, None, lambda: None, printed.append)
         try:
-            watched = self.watch._see_through(_Template(), ours, bounds, time.monotonic(), NOBODY, False, ended[:begun])
+            template: Any = _Template()
+            watched = self.watch._see_through(template, ours, bounds, time.monotonic(), NOBODY, False, ended[:begun])
         finally:
             for fd in ours.values():
                 os.close(fd)

@@ -115,7 +115,7 @@ def prepare() -> Any:
     # Records of calls go where Lambda's would, by the encoding that Lambda has.
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     import settings
-    from interpreter import engine, outcome, packages, watch
+    from interpreter import confinement, engine, kernel, outcome, packages, watch
     from interpreter.confinement import Limits
     from interpreter.files import collect, left, write
     from interpreter.sessions import Sessions
@@ -132,7 +132,7 @@ def prepare() -> Any:
     class Standing(engine.Interpreter):
         def __init__(self) -> None:
             self.limits, self.network, self.hook, self.alone = Limits(), False, True, False
-            self.kernel = engine.kernel.probe()
+            self.kernel = kernel.probe()
             self.around = Path(tempfile.mkdtemp())
             self.scratch = self.around / "scratch"
             self.scratch.mkdir()
@@ -149,7 +149,7 @@ def prepare() -> Any:
                     call.on_stdout(call.code)
                 return outcome.complete(_ended(watch, call.code), call.timeout_s, 0.0, listed, returned)
             finally:
-                engine.confinement.remove(run_dir)
+                confinement.remove(run_dir)
                 assert os.listdir(self.around) == ["scratch"], "a file was laid outside the run's directory"
                 assert os.listdir(self.scratch) == [], "something of a run stays"
 
@@ -162,7 +162,7 @@ def prepare() -> Any:
 def _ended(watch: Any, code: str) -> Any:
     """A child that printed its code and reported it as its result."""
     stream = watch.Stream
-    report = {"result": code[:1000].encode("utf-8", "replace").decode(), "error": None, "warnings": "",
+    report: dict[str, Any] = {"result": code[:1000].encode("utf-8", "replace").decode(), "error": None, "warnings": "",
               "outputs": [], "truncated": []}  # fmt: skip
     ended = watch.Watched(stdout=stream(1 << 18), stderr=stream(1 << 18), report=stream(1 << 23), trace=stream(1 << 16))
     ended.stdout.feed(code.encode("utf-8", "surrogatepass"))
