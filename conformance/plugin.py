@@ -8,7 +8,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -67,7 +67,7 @@ class NotJudged(Exception):
 
 @dataclass(slots=True)
 class Run:
-    """The controller's side of one run: where its files go and what has been counted so far."""
+    """The controller's side of one run: what it is, and where its files go."""
 
     out: Path
     started: datetime
@@ -78,8 +78,6 @@ class Run:
     retries: int = 0
     accepted: dict[str, str] | None = None
     interrupted: bool = False
-    counts: dict[str, int] = field(default_factory=dict)
-    code: int = exits.INCONCLUSIVE
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -476,19 +474,18 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     recorder.write_schema_records(passes=whole and (not only or "protocol" in only))
     run.stream.close()
     checks = list(read_checks(run.out / "checks.jsonl"))
-    run.counts = count(checks)
     compared = None
     if run.accepted is not None and not run.interrupted:
         compared = _compared(config, run, checks, whole=whole and not only)
-    run.code = _code(run, exitstatus, compared)
+    code = _code(run, exitstatus, compared, count(checks))
     target = target_of(config)
     record = RunRecord(
         endpoint=target.endpoint.url,
         profile=target.profile.name,
         started=run.started.isoformat(timespec="seconds"),
         duration_s=round((datetime.now(UTC) - run.started).total_seconds(), 2),
-        exit_code=run.code,
-        verdict=VERDICTS[run.code],
+        exit_code=code,
+        verdict=VERDICTS[code],
         strict=run.strict,
         selection=run.selection,
         eras=run.eras,
@@ -497,7 +494,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     )
     (run.out / "run.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
     formats.write_all(run.out)
-    session.exitstatus = run.code
+    session.exitstatus = code
 
 
 def _compared(config: pytest.Config, run: Run, checks: list[CheckRecord], *, whole: bool) -> Baseline:
@@ -512,14 +509,14 @@ def _compared(config: pytest.Config, run: Run, checks: list[CheckRecord], *, who
     return found
 
 
-def _code(run: Run, exitstatus: int, compared: Baseline | None) -> int:
+def _code(run: Run, exitstatus: int, compared: Baseline | None, counts: dict[str, int]) -> int:
     if run.interrupted:
         return exits.INTERRUPTED
     if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
         return exits.INCONCLUSIVE
     if exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED):
         return exits.USAGE
-    return baseline.gate(compared, run.counts) if compared else exit_code(run.counts, strict=run.strict)
+    return baseline.gate(compared, counts) if compared else exit_code(counts, strict=run.strict)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

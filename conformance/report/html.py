@@ -1,12 +1,12 @@
 """Writes report.html: the whole run on one page that needs nothing from the network and runs no script."""
 
-from datetime import datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
 from conformance.catalogue import load
 from conformance.records import CheckRecord, RunRecord, read_checks
+from conformance.report.moment import moment
 from conformance.report.results import read_run, security_summary
 from conformance.report.standing import WORDS, by_standing
 
@@ -34,8 +34,3 @@ def render(run: RunRecord, checks: list[CheckRecord]) -> str:
         security=security_summary(checks),
         catalogue=load(),
     )
-
-
-def moment(iso: str) -> str:
-    """A moment of a record in the reader's own zone, which it names."""
-    return datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

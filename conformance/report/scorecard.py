@@ -11,7 +11,7 @@ from jinja2 import Environment
 from pydantic import BaseModel, ConfigDict, Field
 
 from conformance.records import CheckRecord, SecurityVerdict, read_checks
-from conformance.report.html import moment
+from conformance.report.moment import moment
 from conformance.report.results import read_run
 
 TEMPLATES = Path(__file__).parent

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 from conformance.records import CheckRecord, RunRecord, count, read_checks
+from conformance.report.moment import moment
 from conformance.report.results import read_run, security_summary
 from conformance.report.standing import Standing, by_standing
 
@@ -112,8 +112,7 @@ def _summary(run: RunRecord, checks: list[CheckRecord], out: Path, colour: bool)
         told = ", ".join(f"{number} {status}" for status, number in counted.items() if number)
         if told:
             yield f"{level:<8}{told}"
-    started = datetime.fromisoformat(run.started).astimezone()
-    yield f"{run.endpoint}  profile {run.profile}  {started:%Y-%m-%d %H:%M:%S %Z}  {run.duration_s:.1f} s"
+    yield f"{run.endpoint}  profile {run.profile}  {moment(run.started)}  {run.duration_s:.1f} s"
     if run.retries:
         yield f"retries: {run.retries} (connections that were not made, or a cold endpoint)"
     if run.baseline:
