@@ -30,7 +30,9 @@ def checks(**statuses: str) -> list[CheckRecord]:
         pytest.param([], checks(a="skipped"), False, True, exits.INCONCLUSIVE, id="nothing-judged"),
     ],
 )
-def test_gate(entries: list[str], found: list[CheckRecord], strict: bool, whole: bool, expected: int) -> None:
+def test_the_gate_accepts_what_is_listed_and_nothing_else(
+    entries: list[str], found: list[CheckRecord], strict: bool, whole: bool, expected: int
+) -> None:
     compared = baseline.compare(Path("b"), dict.fromkeys(entries, "why"), found, strict=strict, whole=whole)
     assert baseline.gate(compared, count(found)) == expected
 

@@ -209,5 +209,5 @@ def statuses(*names: str) -> dict[str, int]:
         pytest.param(("skipped", "skipped"), True, exits.INCONCLUSIVE, id="only-skips"),
     ],
 )
-def test_gate(names: tuple[str, ...], strict: bool, expected: int) -> None:
+def test_the_gate_passes_what_was_judged_and_did_not_fail(names: tuple[str, ...], strict: bool, expected: int) -> None:
     assert exit_code(statuses(*names), strict=strict) == expected

@@ -56,10 +56,10 @@ def test_each_says_why_and_by_which_weakness() -> None:
     assert lacking == []
 
 
-def test_each_tests_a_claim_that_is_in_the_catalogue_and_in_a_profile() -> None:
-    claimed = {claim for path in PROFILES.glob("*.yaml") for claim in load_profile(path.stem).claims}
-    assert {one.claim for one in load()} <= claimed
-    assert {f"SEC-{one.claim}" for one in load()} <= set(catalogue())
+def test_profiles_claim_what_the_corpus_tests_and_the_catalogue_has() -> None:
+    tested = {one.claim for one in load()}
+    assert {claim for path in PROFILES.glob("*.yaml") for claim in load_profile(path.stem).claims} == tested
+    assert {f"SEC-{claim}" for claim in tested} <= set(catalogue())
 
 
 def test_programs_are_python() -> None:
@@ -78,8 +78,16 @@ def test_nothing_is_sent_to_anyone() -> None:
 
 
 def test_no_program_holds_the_marker_it_must_compute() -> None:
-    printed = [one.name for one in hostile() if re.search(r"LEAKED:\d", one.program + (one.second or ""))]
-    assert printed == []
+    """Echoed source must not look like an effect: the marker is computed, and only leaked() or a shell prints it."""
+    texts = {one.name: one.program + (one.second or "") + (one.after or "") for one in hostile()}
+    assert [name for name, text in texts.items() if re.search(r"LEAKED:\d", text)] == []
+    by_marker = [
+        one.name
+        for one in hostile()
+        if one.kind != "resource" and one.judge == "marker" and one.requirements is None and one.compare is None
+    ]
+    prints = re.compile(r"leaked\(|\{A\} \* \{B\}|LEAKED:\{A \* B\}")
+    assert [name for name in by_marker if not prints.search(texts[name])] == []
 
 
 def test_a_family_is_ways_times_operations() -> None:

@@ -60,7 +60,7 @@ def out(tmp_path: Path) -> Path:
     return run_directory(tmp_path / "run", VERDICTS)
 
 
-def test_counts(out: Path) -> None:
+def test_a_card_counts_what_the_records_say(out: Path) -> None:
     card = scorecard.score(out)
     assert (card.attacks.tried, card.attacks.held) == (4, 0.5)
     assert {one.name: (one.blocked, one.leaked, one.crashed, one.unsupported) for one in card.classes} == {
@@ -86,11 +86,13 @@ def test_counts(out: Path) -> None:
         pytest.param(VERDICTS[4:5], "nothing was tried", id="untried"),
     ],
 )
-def test_verdict(tmp_path: Path, verdicts: list[SecurityVerdict], verdict: str) -> None:
+def test_the_verdict_is_what_a_reviewer_must_look_at_first(
+    tmp_path: Path, verdicts: list[SecurityVerdict], verdict: str
+) -> None:
     assert scorecard.score(run_directory(tmp_path, verdicts)).verdict == verdict
 
 
-def test_three_forms(out: Path) -> None:
+def test_a_card_comes_in_three_forms_that_say_the_same(out: Path) -> None:
     assert [path.name for path in scorecard.write_all(out)] == ["scorecard.json", "scorecard.md", "scorecard.html"]
     assert scorecard.Scorecard.model_validate(json.loads((out / "scorecard.json").read_text())) == scorecard.score(out)
     page, text = (out / "scorecard.html").read_text(), (out / "scorecard.md").read_text()
@@ -115,7 +117,7 @@ def test_almost_all_is_not_all(share: float | None, text: str) -> None:
     assert scorecard.percent(share) == text
 
 
-def test_compare(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_put_side_by_side(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = run_directory(tmp_path / "other", VERDICTS[:2], profile="kernel")
     assert scorecard_compare.run([f"ours={out}", f"theirs={other}"]) == 0
     lines = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
@@ -135,6 +137,8 @@ def test_compare(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) 
         pytest.param(["a={out}", "b={out}/nowhere"], "holds no run", id="no-run"),
     ],
 )
-def test_compare_refuses(out: Path, runs: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_compared_is_said_in_a_sentence(
+    out: Path, runs: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert scorecard_compare.run([one.format(out=out) for one in runs]) == 2
     assert told in capsys.readouterr().err

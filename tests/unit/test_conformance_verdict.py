@@ -68,7 +68,7 @@ def program(**fields: Any) -> Program:
         ),
     ],
 )
-def test_attacks(came_back: Outcome, verdict: str) -> None:
+def test_an_attack_leaks_only_by_its_marker(came_back: Outcome, verdict: str) -> None:
     assert judge_attack(came_back, MARKER)[0] == verdict
 
 
@@ -111,7 +111,7 @@ def test_a_pair_is_judged_by_its_second_call() -> None:
         pytest.param({"success": False}, "CONTAINED", id="failed-without-a-type"),
     ],
 )
-def test_packages(data: Mapping[str, Any], verdict: str) -> None:
+def test_a_requirement_is_refused_before_the_installer_starts(data: Mapping[str, Any], verdict: str) -> None:
     assert judge_package(outcome(data))[0] == verdict
 
 
@@ -128,7 +128,7 @@ def test_packages(data: Mapping[str, Any], verdict: str) -> None:
         ),
     ],
 )
-def test_benign(data: Mapping[str, Any], verdict: str) -> None:
+def test_an_ordinary_program_must_run_and_print_what_it_must(data: Mapping[str, Any], verdict: str) -> None:
     assert judge_benign(program(kind="benign", expect="42", module="m"), outcome(data))[0] == verdict
 
 
@@ -157,7 +157,7 @@ FORGED = f"LEAKED:{1234 * 5678}:x"
         pytest.param({"outputs": [{"mime_type": FORGED}]}, "LEAKED", id="outputs"),
     ],
 )
-def test_forged_answers(data: Mapping[str, Any], verdict: str) -> None:
+def test_an_answer_is_forged_where_only_the_host_may_speak(data: Mapping[str, Any], verdict: str) -> None:
     assert judge_answer(outcome(data), MARKER)[0] == verdict
 
 

@@ -53,7 +53,7 @@ def error(answer: tuple[int, Any]) -> tuple[int, int | None]:
         pytest.param(CALL, {"mcp-protocol-version": "  2025-11-25\t"}, id="whitespace-around-a-value"),
     ],
 )
-def test_let_through(body: dict[str, Any], headers: dict[str, str]) -> None:
+def test_a_right_request_is_let_through(body: dict[str, Any], headers: dict[str, str]) -> None:
     assert ask(json.dumps(body).encode(), headers) == (200, body)
 
 
@@ -91,7 +91,9 @@ def test_let_through(body: dict[str, Any], headers: dict[str, str]) -> None:
         pytest.param(b"{}", {"content-length": str(MAX_BODY_BYTES + 1)}, (413, -32600), id="declared-too-large"),
     ],
 )
-def test_refused(body: Any, headers: dict[str, str], expected: tuple[int, int]) -> None:
+def test_a_wrong_request_is_refused_with_its_code(
+    body: Any, headers: dict[str, str], expected: tuple[int, int]
+) -> None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     assert error(ask(raw, headers)) == expected
 

@@ -43,7 +43,7 @@ STREAM, DATAGRAM, CLOEXEC = 1, 2, 0o2000000
         pytest.param("bind", (), EACCES, id="bind"),
     ],
 )
-def test_verdicts(machine: str, name: str, arguments: tuple[int, ...], verdict: int) -> None:
+def test_a_call_is_answered_by_its_arguments(machine: str, name: str, arguments: tuple[int, ...], verdict: int) -> None:
     program = kernel.filter_program(machine, PID, network=False)
     assert run(program, kernel.call_number(machine, name), ARCHITECTURES[machine], *arguments) == verdict
 

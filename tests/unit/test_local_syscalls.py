@@ -12,7 +12,7 @@ EPERM, ENOSYS = ERRNO | errno.EPERM, ERRNO | errno.ENOSYS
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(machine: str, name: str):
+def test_what_lambda_refuses_is_refused(machine: str, name: str):
     number = REFUSED[name][list(ARCHITECTURES).index(machine)]
     assert run(lambda_filter(machine), number, ARCHITECTURES[machine]) == EPERM
 
@@ -38,7 +38,7 @@ def test_refused(machine: str, name: str):
         pytest.param("aarch64", 444, 0, ENOSYS, id="arm-landlock"),
     ],
 )
-def test_verdicts(machine: str, number: int, argument: int, verdict: int):
+def test_a_call_is_answered_as_on_lambda(machine: str, number: int, argument: int, verdict: int):
     assert run(lambda_filter(machine), number, ARCHITECTURES[machine], argument) == verdict
 
 
