@@ -25,11 +25,11 @@ from tests.published_schemas import validated
 
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "deploy-gate.yml").read_text())
 STEPS = {step["name"]: step for step in WORKFLOW["jobs"]["gate"]["steps"] if "name" in step}
-# Enough answers of one kind for a verdict, and so slow a stream that the one environment of each side is enough: a cold
+# Enough answers of one kind for a verdict, and so slow a stream that a few environments of each side are enough: a cold
 # pool met at a high rate would answer with cold starts.
 PROFILE = """
 seed: 1
-stages: [{kind: constant, name: steady, rate_per_s: 6, duration_s: 6}]
+stages: [{kind: constant, name: steady, rate_per_s: 3, duration_s: 12}]
 scenarios: {print: 1}
 eras: {"2025-11-25": 1}
 request_timeout_s: 30
@@ -46,9 +46,10 @@ WRONG = """def handler(event, context):
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """The real function behind its alias, as the template deploys it: environments of one tenant each."""
+    """The real function behind its alias, as the template deploys it: environments of one tenant each, and room for
+    those of two versions, which would else end each other's."""
     folder = tmp_path_factory.mktemp("deployed")
-    with local_stack(folder, "--template", str(ROOT / "sam" / "template.yaml")) as running:
+    with local_stack(folder, "--template", str(ROOT / "sam" / "template.yaml"), "--concurrency", "24") as running:
         yield running
 
 
