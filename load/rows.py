@@ -12,6 +12,8 @@ from typing import IO, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from load import COMMAND
+
 type Outcome = Literal[
     "ok",
     "http_error",  # any status but 200
@@ -140,10 +142,12 @@ def read_rows(directory: Path) -> list[Row]:
     """
     files = sorted(directory.glob("requests*.jsonl"))
     if not files:
-        raise BadRecord(
-            f"{directory} holds no requests*.jsonl; give the directory that a load run wrote, and copy into it the "
-            f"requests-w*.jsonl and run-w*.json of workers on other machines"
-        )
+        if any(run.role == "master" for run in map(_read_run, directory.glob("run.json"))):
+            raise BadRecord(
+                f"the rows of this run are where its workers ran; copy their requests-w*.jsonl and run-w*.json into "
+                f"{directory}, then {COMMAND} report {directory}"
+            )
+        raise BadRecord(f"{directory} holds no requests*.jsonl; give the directory that a load run wrote")
     rows = [row for file in files for row in _read_file(file)]
     return sorted(rows, key=lambda row: row.index)
 

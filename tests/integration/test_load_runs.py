@@ -1,5 +1,6 @@
 """Whole runs of `python -m load` against an endpoint with one known fault: no false pass, and the right exit code."""
 
+import contextlib
 import json
 import os
 import re
@@ -213,9 +214,7 @@ def _processes_naming(text: str) -> list[str]:
 
 
 def test_a_dead_url_is_unreachable(tmp_path: Path) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    (port,) = _free_ports(1)
     done = load("run", "smoke", f"http://127.0.0.1:{port}/mcp", "--out", tmp_path / "out")
     assert done.returncode == 3
     assert f"127.0.0.1:{port}" in done.stderr
@@ -347,16 +346,20 @@ def test_an_abort_that_cannot_be_is_a_usage_error(tmp_path: Path) -> None:
     assert (done.returncode, "what comes later may mend it" in done.stderr) == (2, True), done.stderr
 
 
-def test_the_web_ui_starts_a_profile_and_keeps_its_page(serve: Callable[..., str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [pytest.param(1, id="alone"), pytest.param(2, id="two-workers")])
+def test_the_web_ui_starts_a_profile_and_keeps_its_page(
+    serve: Callable[..., str], tmp_path: Path, workers: int
+) -> None:
     """As a person does it: open the page, start, look at the statistics, start again."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    port, master_port = _free_ports(2)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "locust", "-f", "load/locustfile.py", "--host", serve(), "--out", str(out)]
     command += ["--web-host", "127.0.0.1", "--web-port", str(port), "--profile", str(profile(tmp_path))]
+    if workers > 1:
+        ports = ["--master-bind-port", str(master_port), "--master-port", str(master_port)]
+        command += ["--processes", str(workers), "--master-bind-host", "127.0.0.1", *ports]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    page = f"http://127.0.0.1:{port}"
+    page, users = f"http://127.0.0.1:{port}", f"user_count={workers}&spawn_rate={workers}".encode()
 
     def ask(path: str, form: bytes | None = None) -> str:
         with urllib.request.urlopen(page + path, data=form, timeout=10) as answer:
@@ -364,17 +367,17 @@ def test_the_web_ui_starts_a_profile_and_keeps_its_page(serve: Callable[..., str
 
     def is_up() -> bool:
         try:
-            return "locust" in ask("/").lower()
+            return len(json.loads(ask("/stats/requests")).get("workers", "1")) == workers
         except OSError:
             return False
 
     try:
         _wait_for(is_up)
-        assert json.loads(ask("/swarm", b"user_count=1&spawn_rate=1"))["success"]
+        assert json.loads(ask("/swarm", users))["success"]
         _wait_for(lambda: json.loads(ask("/stats/requests"))["state"] == "stopped")
         stats = json.loads(ask("/stats/requests"))["stats"]
         assert sum(entry["num_requests"] for entry in stats if entry["name"] != "Aggregated") == 20
-        assert json.loads(ask("/swarm", b"user_count=1&spawn_rate=1"))["success"]
+        assert json.loads(ask("/swarm", users))["success"]
         again = tmp_path / "out-2"
         _wait_for(lambda: again.exists() and '"complete"' in (again / "run.json").read_text())
         _wait_for(lambda: json.loads(ask("/stats/requests"))["state"] == "stopped")
@@ -386,6 +389,14 @@ def test_the_web_ui_starts_a_profile_and_keeps_its_page(serve: Callable[..., str
     for directory in (out, again):
         assert [row.index for row in read_rows(directory)] == list(range(20)), "the rows of two runs are no run"
         assert (directory / "report.html").exists()
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as open_:
+        probes = [open_.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def test_two_endpoints_in_turns(serve: Callable[..., str], tmp_path: Path) -> None:

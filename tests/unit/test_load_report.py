@@ -48,11 +48,17 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
     assert read_rows(tmp_path) == MIXED
 
 
+def keep_the_masters_record_alone(directory: Path) -> None:
+    (directory / "requests.jsonl").unlink()
+    write_run(directory / "run.json", record(role="master"))
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
         pytest.param(lambda d: (d / "requests.jsonl").unlink(), "holds no requests", id="no-rows-file"),
         pytest.param(lambda d: (d / "run.json").unlink(), "holds no run.json", id="no-run-record"),
+        pytest.param(keep_the_masters_record_alone, "are where its workers ran; copy their", id="rows-elsewhere"),
         pytest.param(lambda d: (d / "run.json").write_text("{}"), "is not a run record", id="empty-run-record"),
         pytest.param(
             lambda d: (d / "requests.jsonl").write_text('{"x": 1}\n{"x": 2}\n'), "line 1, is not a row", id="other-rows"
