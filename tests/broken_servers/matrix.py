@@ -17,13 +17,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+from conformance.__main__ import run as run_suite
+from tests.broken_servers import mutants
 
-import mutants  # type: ignore[import-not-found]  # noqa: E402
-
-from conformance.__main__ import run as run_suite  # noqa: E402
-
+REFERENCE = Path(__file__).with_name("reference.py")
 TABLES = {
     "protocol": (mutants.PROTOCOL, mutants.RICH, mutants.KEYS, mutants.TOKENS),
     "tools": (mutants.TOOLS,),
@@ -33,8 +30,8 @@ SCHEMA_CHECK = "results_fit_their_schema"
 
 @contextmanager
 def reference() -> Iterator[str]:
-    """The base URL of the reference server, in a process of its own."""
-    command = [sys.executable, str(HERE / "reference.py"), "0"]
+    """The base URL of the reference server, in a process of its own; mutants are chosen by path."""
+    command = [sys.executable, str(REFERENCE), "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

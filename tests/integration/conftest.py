@@ -1,4 +1,4 @@
-"""Local stacks: the product as a user meets it, one for all tests that ask, and echo functions of a test's own."""
+"""Servers that tests share: the product on the local stack, echo functions on stacks of a test's own, the reference."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from local_stack import ROOT, LocalStack, Start, local_stack
+
+from tests.broken_servers import matrix
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +28,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
             return running.enter_context(local_stack(tmp_path, *options, *given))
 
         yield begin
+
+
+@pytest.fixture(scope="module")
+def reference() -> Iterator[str]:
+    """The base URL of the reference server, correct and with one fault by path (tests/broken_servers)."""
+    with matrix.reference() as url:
+        yield url

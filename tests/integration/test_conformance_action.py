@@ -3,8 +3,6 @@
 import os
 import re
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +12,6 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 EXPRESSION = re.compile(r"\$\{\{\s*inputs\.([a-z-]+)\s*\}\}")
-
-
-@pytest.fixture(scope="module")
-def reference() -> Iterator[str]:
-    """The base URL of the reference server."""
-    script = str(ROOT / "tests" / "broken_servers" / "reference.py")
-    process = subprocess.Popen([sys.executable, script, "0"], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    yield process.stdout.readline().strip()
-    process.kill()
-    process.wait(10)
-    process.stdout.close()
 
 
 def step() -> dict[str, Any]:

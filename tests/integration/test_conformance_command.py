@@ -19,23 +19,15 @@ from conformance.__main__ import run
 from conformance.plugin import preflight
 from conformance.report import formats
 from conformance.target import read_target
+from tests.broken_servers import plain
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "broken_servers"))
-
-import plain  # type: ignore[import-not-found]  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def correct() -> Iterator[str]:
+@pytest.fixture
+def correct(reference: str) -> str:
     """The correct reference server."""
-    script = str(ROOT / "tests" / "broken_servers" / "reference.py")
-    process = subprocess.Popen([sys.executable, script, "0"], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    yield process.stdout.readline().strip() + "/correct/mcp/"
-    process.kill()
-    process.wait(10)
-    process.stdout.close()
+    return f"{reference}/correct/mcp/"
 
 
 @pytest.fixture

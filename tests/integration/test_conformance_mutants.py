@@ -2,9 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,31 +9,11 @@ import pytest
 from conformance.__main__ import run
 from conformance.plugin import declare_markers
 from conformance.report.coverage import import_checks
+from tests.broken_servers import mutants, plain
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "broken_servers"))
-
-import mutants  # type: ignore[import-not-found]  # noqa: E402
-import plain  # type: ignore[import-not-found]  # noqa: E402
-
-PARTS = {"protocol": mutants.PROTOCOL, "tools": mutants.TOOLS}
 # Which part each table's checks are in; the rich server's are protocol too.
 TABLES = [("protocol", mutants.PROTOCOL), ("tools", mutants.TOOLS), ("protocol", mutants.RICH)]
 MATRIX = [pytest.param(part, fault, check, id=fault) for part, faults in TABLES for fault, check in faults.items()]
-
-
-@pytest.fixture(scope="module")
-def reference() -> Iterator[str]:
-    """The base URL of the reference server, in a process of its own; mutants are chosen by path."""
-    script = ROOT / "tests" / "broken_servers" / "reference.py"
-    process = subprocess.Popen([sys.executable, str(script), "0"], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.kill()
-        process.wait(10)
-        process.stdout.close()
 
 
 def checks_of(url: str, part: str, keyword: str, out: Path) -> tuple[int, list[dict[str, object]]]:
