@@ -10,7 +10,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +30,7 @@ from ops.summary import (
     Distribution,
     Memory,
     Quantile,
-    Range,
+    Request,
     Summary,
     ToolCallSummary,
     ToolRow,
@@ -48,6 +47,7 @@ ROWS: Final = "insights.jsonl"
 MOST_ROWS: Final = 10_000
 """What one query returns at the most (CloudWatch Logs quotas)."""
 DOLLARS_PER_GB: Final = 0.005
+_LEFT_OUT: Final = "the lower price of time on provisioned environments, which a query does not tell apart"
 _POLL_S = 1.0
 _MOST_POLLS = 3600  # a query is ended by AWS after 60 minutes
 _ATTEMPTS = 6
@@ -66,7 +66,8 @@ _REPORTS = """
     coalesce(restoreText * 1, record.metrics.restoreDurationMs) as restore
 | fields coalesce(init * 0 + 1, restore * 0 + 1, 0) as cold,
     duration + coalesce(init, 0) + coalesce(restore, 0) as occupied,
-    coalesce(init * 0 + 1, 0) * greatest(billed - ceil(duration), 0) as billedInit
+    coalesce(init * 0 + 1, 0) * greatest(billed - ceil(duration), 0) as billedInit,
+    coalesce(init * 0 + strlen(record.tenantId) * 0 + 1, 0) as tenant
 """
 _CALLS = "\n| filter ispresent(tool) and ispresent(outcome)\n"
 
@@ -89,7 +90,7 @@ QUERIES: Final[Mapping[str, str]] = {
     f"    {_distribution('occupied', 'occupied')} by cold",
     "by-version": _REPORTS + "| stats count(*) as n, sum(cold) as cold, count(restore) as restored by version, size",
     "by-size": _REPORTS + "| stats count(used) as n, max(used) as most, pct(used, 95) as p95, sum(billed) as billed,\n"
-    "    sum(billedInit) as billedInit, count(restore) as restored by size",
+    "    sum(billedInit) as billedInit, count(restore) as restored, sum(tenant) as tenants by size",
     "signs": """
 | fields coalesce(@maxMemoryUsed / @memorySize, record.metrics.maxMemoryUsedMB / record.metrics.memorySizeMB, 0) as full
 | filter full >= 0.97 or @message like /Task timed out after|Runtime exited|^\\[(ERROR|CRITICAL)\\]/
@@ -198,18 +199,7 @@ def read_rows(path: Path) -> dict[str, Answer]:
     return found
 
 
-def summarise(
-    answers: Mapping[str, Answer],
-    *,
-    source: str,
-    groups: Sequence[str],
-    start: datetime,
-    end: datetime,
-    architecture: pricing.Architecture = "x86_64",
-    gateway: pricing.Gateway = "rest",
-    tmp_mb: float = pricing.FREE_TMP_MB,
-    kept: pricing.Kept = pricing.NOTHING_TOLD,
-) -> Summary:
+def summarise(answers: Mapping[str, Answer], asked: Request, bill: pricing.Bill = pricing.NOTHING_TOLD) -> Summary:
     """The report's figures from the answers. Without intervals and peak concurrency, which take every invocation."""
     events, every = _only(answers["events"]), _only(answers["all"])
     by_cold = {float(row["cold"]): row for row in answers["by-cold"].rows}
@@ -217,16 +207,13 @@ def summarise(
     n, cold_n = _count(every, "durationN"), _count(cold, "durationN")
     problems = problems_of(answers["signs"].rows)
     failed = Counter(p.kind for p in problems)
-    memory = sorted((m for row in answers["by-size"].rows if (m := _memory(row))), key=lambda m: m.size_mb)
-    usage = _usage(answers["by-size"].rows, n, tmp_mb, _count(events, "bytes"))
-    largest_mb = max((one.size_mb for one in memory), default=0.0)
-    usage = kept.added_to(usage, largest_mb, (end - start).total_seconds())
+    by_size = answers["by-size"].rows
+    memory = sorted((m for row in by_size if (m := _memory(row))), key=lambda m: m.size_mb)
+    cost = cost_of([_used(row) for row in by_size], n, _count(events, "bytes"), asked, bill)
     return Summary(
-        source=source,
-        groups=list(groups),
-        range=Range(
-            start=start, end=end, first_event=_moment(events, "first", start), last_event=_moment(events, "last", start)
-        ),
+        source=asked.source,
+        groups=asked.groups,
+        range=asked.range_with(_number(events, "first"), _number(events, "last")),
         invocations=n,
         failures={kind: rate(failed[kind], n) for kind in FAILURES},
         unfinished=max(0, _count(_only(answers["starts"]), "n") - n),
@@ -245,7 +232,7 @@ def summarise(
         concurrency=Concurrency(peak=None, environments=_count(events, "streams")),
         calls=_calls(answers),
         blocked_operations=_violations(answers["violations"].rows),
-        cost=cost_of(usage, architecture, gateway, tmp_mb, kept),
+        cost=cost.model_copy(update={"left_out": [*cost.left_out, _LEFT_OUT]}),
         lines={"Report": n, "all": _count(events, "n")},
         notes=[*scarce_notes(memory), *_notes(answers, failed["timeout"])],
     )
@@ -293,11 +280,6 @@ def _number(row: Row, name: str) -> float | None:
     return float(row[name]) if row.get(name) else None
 
 
-def _moment(row: Row, name: str, like: datetime) -> datetime | None:
-    at = _number(row, name)
-    return None if at is None else datetime.fromtimestamp(at / 1000, like.tzinfo)
-
-
 def _told(row: Row, name: str) -> Distribution:
     n = _count(row, f"{name}N")
     most = _number(row, f"{name}Max")
@@ -336,22 +318,13 @@ def _memory(row: Row) -> Memory | None:
     return memory_row(size, n, most, p95)
 
 
-def _usage(rows: Iterable[Row], requests: int, tmp_mb: float, log_bytes: int) -> pricing.Usage:
-    gb_seconds = init_gb_seconds = billed_s = restored_gb = 0.0
-    for row in rows:
-        gb = (_number(row, "size") or 0.0) / 1024
-        billed = (_number(row, "billed") or 0.0) / 1000
-        billed_s += billed
-        gb_seconds += billed * gb
-        init_gb_seconds += (_number(row, "billedInit") or 0.0) / 1000 * gb
-        restored_gb += _count(row, "restored") * gb
-    return pricing.Usage(
-        requests=requests,
-        gb_seconds=gb_seconds,
-        init_gb_seconds=init_gb_seconds,
-        tmp_gb_seconds=billed_s * max(0.0, tmp_mb - pricing.FREE_TMP_MB) / 1024,
-        restored_gb=restored_gb,
-        log_bytes=log_bytes,
+def _used(row: Row) -> pricing.Used:
+    return pricing.Used(
+        memory_mb=_number(row, "size") or 0.0,
+        billed_s=(_number(row, "billed") or 0.0) / 1000,
+        billed_init_s=(_number(row, "billedInit") or 0.0) / 1000,
+        restored=_count(row, "restored"),
+        tenants=_count(row, "tenants"),
     )
 
 
@@ -403,7 +376,7 @@ def _notes(answers: Mapping[str, Answer], timeouts: int) -> list[str]:
     scanned_gb = sum(answer.scanned_bytes for answer in answers.values()) / 1e9
     notes = [
         "Made by Logs Insights: percentiles without intervals, no peak concurrency, three blocked operations a call.",
-        "Provisioned environments are not told apart: their INIT counts as a cold start.",
+        "Provisioned environments are not told apart: INIT counts as a cold start, time has the price on demand.",
         f"Insights read {scanned_gb:.3f} GB for it, ${scanned_gb * DOLLARS_PER_GB:.4f}.",
     ]
     cut_off = "Cut off by the timeout, so that the upper percentiles of duration are lower bounds"

@@ -145,7 +145,10 @@ class ToolCalls:
 
 @dataclass(slots=True)
 class Ledger:
-    """What a range of events held: the invocations, what went wrong, and how many lines of each kind."""
+    """What a range of events held: the invocations, what went wrong, and how many lines of each kind.
+
+    `tenant_streams` are those of environments that serve one tenant each, which JSON logs tell.
+    """
 
     invocations: Invocations
     calls: ToolCalls
@@ -158,6 +161,7 @@ class Ledger:
     first_ms: int | None
     last_ms: int | None
     init_types: Counter[str]
+    tenant_streams: frozenset[str]
 
 
 def version_of_stream(stream: str) -> str:
@@ -190,6 +194,7 @@ class _Folding:
         self.violations: Counter[str] = Counter()
         self.init_types: Counter[str] = Counter()
         self.provisioned: set[str] = set()
+        self.tenant_streams: set[str] = set()
         self.stream_names: dict[str, str] = {}
         self.log_bytes = 0
         self.first: int | None = None
@@ -244,6 +249,8 @@ class _Folding:
             case records.Start():
                 self.started[record.request_id] = event.timestamp_ms
                 self.current[event.stream] = record.request_id
+                if record.tenant is not None:
+                    self.tenant_streams.add(event.stream)
             case records.InitStart():
                 self.init_types[record.initialization_type or "unsaid"] += 1
                 self.current.pop(event.stream, None)
@@ -315,6 +322,7 @@ class _Folding:
             first_ms=self.first,
             last_ms=self.last,
             init_types=self.init_types,
+            tenant_streams=frozenset(self.tenant_streams),
         )
 
     def _unfinished(self) -> list[str]:

@@ -5,7 +5,8 @@ Source of every figure: AWS's Lambda and API Gateway pricing pages and the AWS p
 the INIT phase is billed as duration since 2025-08-01 and is part of `Billed Duration`.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Literal
 
 PRICES_AS_OF = "2026-09-28"
@@ -55,23 +56,63 @@ class Kept:
     provisioned: int | None = None
     snapstart_versions: int | None = None
 
-    def added_to(self, usage: Usage, memory_mb: float, span_s: float) -> Usage:
-        """`usage` with what was kept over a range: provisioned environments are paid for 5 minutes at least, a
-        SnapStart version's cache for 3 hours."""
-        gb = memory_mb / 1024
-        return replace(
-            usage,
-            provisioned_idle_gb_seconds=(self.provisioned or 0) * gb * max(span_s, 300.0),
-            snapstart_cache_gb_seconds=(self.snapstart_versions or 0) * gb * max(span_s, 3 * 3600.0),
-        )
-
     @property
     def left_out(self) -> list[str]:
         named = {"SnapStart cache": self.snapstart_versions, "idle provisioned": self.provisioned}
         return [name for name, count in named.items() if count is None]
 
 
-NOTHING_TOLD = Kept()
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a bill depends on beside the logs; `tmp_mb` is the size of /tmp."""
+
+    architecture: Architecture = "x86_64"
+    gateway: Gateway = "rest"
+    tmp_mb: float = FREE_TMP_MB
+    kept: Kept = Kept()
+
+
+NOTHING_TOLD = Bill()
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What invocations at one memory size used; `billed_s` has the INIT of `billed_init_s` in it.
+
+    `on_provisioned` says that they ran on provisioned environments, `tenants` counts environments made for one tenant.
+    """
+
+    memory_mb: float
+    billed_s: float
+    billed_init_s: float
+    restored: int = 0
+    tenants: int = 0
+    on_provisioned: bool = False
+
+
+def usage_of(rows: Collection[Used], requests: int, log_bytes: int, span_s: float, bill: Bill) -> Usage:
+    """Everything that is billed for a range of `span_s` seconds.
+
+    What is kept has the largest size used; a provisioned environment is paid for 5 minutes at least, a SnapStart
+    version's cache for 3 hours.
+    """
+    gb = [row.memory_mb / 1024 for row in rows]
+    on_demand = [(row, size) for row, size in zip(rows, gb, strict=True) if not row.on_provisioned]
+    largest, kept = max(gb, default=0.0), bill.kept
+    return Usage(
+        requests=requests,
+        gb_seconds=sum(row.billed_s * size for row, size in on_demand),
+        init_gb_seconds=sum(row.billed_init_s * size for row, size in on_demand),
+        tmp_gb_seconds=sum(row.billed_s for row in rows) * max(0.0, bill.tmp_mb - FREE_TMP_MB) / 1024,
+        restored_gb=sum(row.restored * size for row, size in zip(rows, gb, strict=True)),
+        snapstart_cache_gb_seconds=(kept.snapstart_versions or 0) * largest * max(span_s, 3 * 3600.0),
+        provisioned_idle_gb_seconds=(kept.provisioned or 0) * largest * max(span_s, 300.0),
+        provisioned_run_gb_seconds=sum(
+            row.billed_s * size for row, size in zip(rows, gb, strict=True) if row.on_provisioned
+        ),
+        tenant_environment_gb=sum(row.tenants * size for row, size in zip(rows, gb, strict=True)),
+        log_bytes=log_bytes,
+    )
 
 
 @dataclass(frozen=True, slots=True)

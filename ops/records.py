@@ -49,6 +49,7 @@ class Start:
 
     request_id: str
     version: str
+    tenant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +299,7 @@ def _platform(kind: str, record: dict[str, Any]) -> Record:
                 record.get("instanceId"),
             )
         case "start":
-            return Start(record["requestId"], record.get("version", "$LATEST"))
+            return Start(record["requestId"], record.get("version", "$LATEST"), record.get("tenantId"))
         case "end":
             return End(record["requestId"])
         case "initReport":

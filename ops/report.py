@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from ops import insights, tables
 from ops.aws import aws_sentences
@@ -28,8 +28,8 @@ from ops.comparison import compare
 from ops.failures import EXIT_PASS, Inconclusive, UsageError
 from ops.invocations import Ledger, fold
 from ops.logs import LATE_MS, Seen, read_events, write_events
-from ops.pricing import FREE_TMP_MB, Kept
-from ops.summary import Summary, summarise
+from ops.pricing import FREE_TMP_MB, Bill, Kept
+from ops.summary import Request, Summary, summarise
 from ops.times import show, to_ms
 
 HELP = "invocations, cold starts, durations, memory, errors and cost of a range"
@@ -44,17 +44,6 @@ EXAMPLES = """examples:
 """
 
 EVENTS = "events.jsonl"
-
-
-class Request(BaseModel):
-    """What a run asked for: where, which log groups, and the range [start, end)."""
-
-    model_config = ConfigDict(frozen=True)
-
-    source: str
-    groups: list[str]
-    start: datetime
-    end: datetime
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,11 +112,7 @@ def _by_insights(args: argparse.Namespace, around: Surroundings) -> int:
                 selection.client, selection.groups, *span, selection.pace, folder / insights.ROWS
             )
             with_progress(done, f"of {len(insights.QUERIES)} queries", around)
-    bill = {"architecture": args.arch, "gateway": args.gateway, "tmp_mb": args.tmp_mb, "kept": _kept(args)}
-    summary = insights.summarise(
-        insights.read_rows(folder / insights.ROWS), source=asked.source, groups=asked.groups, start=asked.start,
-        end=asked.end, **bill,
-    )  # fmt: skip
+    summary = insights.summarise(insights.read_rows(folder / insights.ROWS), asked, _bill(args))
     if not summary.invocations:
         raise Inconclusive(f"{', '.join(asked.groups)} has no finished invocation in the range; widen --since.")
     as_json = summary.model_dump_json(by_alias=True, indent=2) + "\n"
@@ -143,22 +128,11 @@ def summary_of(folder: Path, asked: Request, args: argparse.Namespace, around: S
     ledger = fold(read_events(folder / EVENTS))
     if not len(ledger.invocations):
         raise Inconclusive(_nothing(ledger, asked, around))
-    summary = summarise(
-        ledger,
-        source=asked.source,
-        groups=asked.groups,
-        start=asked.start,
-        end=asked.end,
-        architecture=args.arch,
-        gateway=args.gateway,
-        tmp_mb=args.tmp_mb,
-        kept=_kept(args),
-    )
-    return summary, ledger
+    return summarise(ledger, asked, _bill(args)), ledger
 
 
-def _kept(args: argparse.Namespace) -> Kept:
-    return Kept(args.provisioned, args.snapstart_versions)
+def _bill(args: argparse.Namespace) -> Bill:
+    return Bill(args.arch, args.gateway, args.tmp_mb, Kept(args.provisioned, args.snapstart_versions))
 
 
 def write(summary: Summary, ledger: Ledger, folder: Path, around: Surroundings) -> str:

@@ -3,7 +3,7 @@
 It must not read logs, print or draw: everything here is computed from a `Ledger` and a range.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final, Literal
 
@@ -38,6 +38,22 @@ class Range(_Model):
     end: datetime
     first_event: datetime | None
     last_event: datetime | None
+
+
+class Request(_Model):
+    """What a run asked for: where, which log groups, and the range [start, end)."""
+
+    source: str
+    groups: list[str]
+    start: datetime
+    end: datetime
+
+    def range_with(self, first_ms: float | None, last_ms: float | None) -> Range:
+        """The range asked for with the moments of its first and last event, in epoch ms."""
+        first, last = (
+            None if ms is None else datetime.fromtimestamp(ms / 1000, self.start.tzinfo) for ms in (first_ms, last_ms)
+        )
+        return Range(start=self.start, end=self.end, first_event=first, last_event=last)
 
 
 class Rate(_Model):
@@ -140,6 +156,7 @@ class CostSummary(_Model):
     gateway: float
     snapstart: float
     provisioned: float = 0.0
+    tenants: float = 0.0
     logs: float
     billed_gb_seconds: float
     architecture: str
@@ -178,31 +195,14 @@ class Summary(_Model):
     notes: list[str]
 
 
-def summarise(
-    ledger: Ledger,
-    *,
-    source: str,
-    groups: Sequence[str],
-    start: datetime,
-    end: datetime,
-    architecture: pricing.Architecture = "x86_64",
-    gateway: pricing.Gateway = "rest",
-    tmp_mb: float = pricing.FREE_TMP_MB,
-    kept: pricing.Kept = pricing.NOTHING_TOLD,
-) -> Summary:
-    """The figures of `ledger`; `architecture`, `gateway`, `tmp_mb` and `kept` are what the bill depends on beside
-    the logs."""
+def summarise(ledger: Ledger, asked: Request, bill: pricing.Bill = pricing.NOTHING_TOLD) -> Summary:
+    """The figures of `ledger`."""
     inv = ledger.invocations
-    cold = inv.is_cold
+    cold, memory = inv.is_cold, _memory_rows(inv)
     return Summary(
-        source=source,
-        groups=list(groups),
-        range=Range(
-            start=start,
-            end=end,
-            first_event=_moment(ledger.first_ms, start),
-            last_event=_moment(ledger.last_ms, start),
-        ),
+        source=asked.source,
+        groups=asked.groups,
+        range=asked.range_with(ledger.first_ms, ledger.last_ms),
         invocations=len(inv),
         failures={kind: rate(int((inv.outcomes == kind).sum()), len(inv)) for kind in FAILURES},
         unfinished=len(ledger.unfinished),
@@ -217,13 +217,13 @@ def summarise(
         },
         init_ms=distribution(_known(inv.init_ms)),
         restore_ms=distribution(_known(inv.restore_ms)),
-        memory=_memory_rows(inv),
+        memory=memory,
         concurrency=Concurrency(peak=inv.peak_concurrency(), environments=ledger.environments),
         calls=_calls(ledger.calls),
         blocked_operations=dict(ledger.violations.most_common()),
-        cost=_cost(ledger, architecture, gateway, tmp_mb, kept, (end - start).total_seconds()),
+        cost=cost_of(_used(ledger), len(inv), ledger.log_bytes, asked, bill),
         lines=dict(sorted(ledger.lines.items())),
-        notes=_notes(ledger),
+        notes=[*scarce_notes(memory), *_notes(ledger)],
     )
 
 
@@ -253,10 +253,6 @@ def rate(count: int, n: int) -> Rate:
 
 def _known(column: Sample) -> Sample:
     return column[~np.isnan(column)]
-
-
-def _moment(epoch_ms: int | None, like: datetime) -> datetime | None:
-    return None if epoch_ms is None else datetime.fromtimestamp(epoch_ms / 1000, like.tzinfo)
 
 
 def _cold_rows(inv: Invocations) -> list[ColdRow]:
@@ -334,45 +330,48 @@ def _calls(calls: ToolCalls) -> ToolCallSummary:
     )
 
 
-def _cost(
-    ledger: Ledger,
-    architecture: pricing.Architecture,
-    gateway: pricing.Gateway,
-    tmp_mb: float,
-    kept: pricing.Kept,
-    span_s: float,
-) -> CostSummary:
+def _used(ledger: Ledger) -> list[pricing.Used]:
+    """What was used at each memory size, on demand and on provisioned environments apart."""
     inv = ledger.invocations
-    gb = np.nan_to_num(inv.memory_size_mb) / 1024
-    billed_s = np.nan_to_num(inv.billed_ms) / 1000
+    size_mb, billed_s = np.nan_to_num(inv.memory_size_mb), np.nan_to_num(inv.billed_ms) / 1000
     on_provisioned = np.zeros(len(inv), dtype=bool) if inv.provisioned is None else inv.provisioned
     # What of `Billed Duration` is INIT: logs from before 2025-08-01 did not bill it, and then nothing is left here.
     billed_init_s = np.clip(billed_s - np.ceil(inv.duration_ms) / 1000, 0, None) * ~np.isnan(inv.init_ms)
-    usage = pricing.Usage(
-        requests=len(inv),
-        gb_seconds=float((billed_s * gb)[~on_provisioned].sum()),
-        init_gb_seconds=float((billed_init_s * gb)[~on_provisioned].sum()),
-        tmp_gb_seconds=float(billed_s.sum()) * max(0.0, tmp_mb - pricing.FREE_TMP_MB) / 1024,
-        restored_gb=float(gb[~np.isnan(inv.restore_ms)].sum()),
-        provisioned_run_gb_seconds=float((billed_s * gb)[on_provisioned].sum()),
-        log_bytes=ledger.log_bytes,
-    )
-    usage = kept.added_to(usage, float(gb[-1]) * 1024 if len(gb) else 0.0, span_s)
-    return cost_of(usage, architecture, gateway, tmp_mb, kept)
+    restored, tenants = ~np.isnan(inv.restore_ms), _made_for_tenants(ledger)
+    return [
+        pricing.Used(
+            memory_mb=float(size),
+            billed_s=float(billed_s[here].sum()),
+            billed_init_s=float(billed_init_s[here].sum()),
+            restored=int(restored[here].sum()),
+            tenants=int(tenants[here].sum()),
+            on_provisioned=provisioned,
+        )
+        for size in np.unique(size_mb)
+        for provisioned in (False, True)
+        if (here := (size_mb == size) & (on_provisioned == provisioned)).any()
+    ]
+
+
+def _made_for_tenants(ledger: Ledger) -> NDArray[np.bool_]:
+    """Which invocations were the first of an environment that serves one tenant."""
+    inv = ledger.invocations
+    first = ~np.isnan(inv.init_ms)
+    for i in np.flatnonzero(first):
+        first[i] = inv.streams[i] in ledger.tenant_streams
+    return first
 
 
 def cost_of(
-    usage: pricing.Usage,
-    architecture: pricing.Architecture,
-    gateway: pricing.Gateway,
-    tmp_mb: float,
-    kept: pricing.Kept,
+    used: Collection[pricing.Used], requests: int, log_bytes: int, asked: Request, bill: pricing.Bill
 ) -> CostSummary:
-    """The dollars of `usage`, part by part, with the prices they rest on."""
-    dollars = pricing.cost(usage, architecture, gateway)
+    """The dollars of what was used, part by part, with the prices they rest on."""
+    usage = pricing.usage_of(used, requests, log_bytes, (asked.end - asked.start).total_seconds(), bill)
+    dollars = pricing.cost(usage, bill.architecture, bill.gateway)
+    untold = [] if usage.tenant_environment_gb else ["tenants' environments"]
     return CostSummary(
         total=dollars.total,
-        per_million_invocations=dollars.total / usage.requests * 1e6 if usage.requests else None,
+        per_million_invocations=dollars.total / requests * 1e6 if requests else None,
         duration=dollars.duration,
         init=dollars.init,
         requests=dollars.requests,
@@ -380,15 +379,16 @@ def cost_of(
         gateway=dollars.gateway,
         snapstart=dollars.snapstart,
         provisioned=dollars.provisioned,
+        tenants=dollars.tenants,
         logs=dollars.logs,
         billed_gb_seconds=usage.gb_seconds + usage.provisioned_run_gb_seconds,
-        architecture=architecture,
-        gateway_kind=gateway,
-        tmp_mb=tmp_mb,
+        architecture=bill.architecture,
+        gateway_kind=bill.gateway,
+        tmp_mb=bill.tmp_mb,
         prices_as_of=pricing.PRICES_AS_OF,
         prices_region=pricing.PRICES_REGION,
         prices_source=pricing.PRICES_SOURCE,
-        left_out=["free tier", "savings plans", "data transfer", "log storage", *kept.left_out],
+        left_out=["free tier", "savings plans", "data transfer", "log storage", *bill.kept.left_out, *untold],
     )
 
 
@@ -404,7 +404,6 @@ def scarce_notes(rows: Sequence[Memory]) -> list[str]:
 
 def _notes(ledger: Ledger) -> list[str]:
     inv = ledger.invocations
-    notes = scarce_notes(_memory_rows(inv))
     timeouts = int((inv.outcomes == "timeout").sum())
     unbilled = int((np.isnan(inv.billed_ms) | np.isnan(inv.memory_size_mb)).sum())
     unknown = ledger.lines.get("Platform", 0)
@@ -414,4 +413,4 @@ def _notes(ledger: Ledger) -> list[str]:
         ("without a billed duration or a memory size, left out of the cost", unbilled),
         ("platform events of a type unknown to this version, counted only", unknown),
     )
-    return notes + [f"{what[0].upper()}{what[1:]}: {count}." for what, count in counted if count]
+    return [f"{what[0].upper()}{what[1:]}: {count}." for what, count in counted if count]

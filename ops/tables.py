@@ -63,6 +63,11 @@ def tables(summary: Summary) -> list[Table]:
     return [table for table in made if table.rows]
 
 
+def remarks(summary: Summary) -> list[str]:
+    """What a reader of the tables must know, and what the cost leaves out."""
+    return [*summary.notes, f"Not in the cost: {', '.join(summary.cost.left_out)}."]
+
+
 def _invocations(s: Summary) -> Table:
     rows = [("invocations", str(s.invocations), "", "")]
     named = {"cold": s.cold, **{_FAILURES[kind]: rate for kind, rate in s.failures.items()}}
@@ -178,6 +183,7 @@ def _cost(s: Summary) -> Table:
         ("API Gateway", c.gateway, c.gateway_kind),
         ("SnapStart", c.snapstart, ""),
         ("provisioned concurrency", c.provisioned, ""),
+        ("tenants' environments", c.tenants, "each when it is made"),
         ("log ingestion", c.logs, ""),
     ]
     rows = [(name, _dollars(amount), why) for name, amount, why in parts if amount]
@@ -216,7 +222,7 @@ def text(summary: Summary, zone: tzinfo, *, width: int = 120, colour: bool = Fal
     for table in tables(summary):
         console.print()
         console.print(_rich(table))
-    for note in summary.notes:
+    for note in remarks(summary):
         console.print(Text(f"Note: {note}", style="yellow"))
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
@@ -238,8 +244,7 @@ def markdown(summary: Summary, zone: tzinfo, title: str = "Log report") -> str:
     for table in tables(summary):
         parts += ["", f"## {table.title}", "", _row(table.columns), _row(["---", *["---:"] * (len(table.columns) - 1)])]
         parts += [_row(row) for row in table.rows]
-    if summary.notes:
-        parts += ["", "## Notes", "", *(f"- {note}" for note in summary.notes)]
+    parts += ["", "## Notes", "", *(f"- {note}" for note in remarks(summary))]
     return "\n".join(parts) + "\n"
 
 
@@ -256,7 +261,7 @@ def html(summary: Summary, zone: tzinfo, picture: bytes, title: str = "Log repor
         title=title,
         headline=headline(summary, zone),
         tables=tables(summary),
-        notes=summary.notes,
+        notes=remarks(summary),
         picture=base64.b64encode(picture).decode(),
     )
 

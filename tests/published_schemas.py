@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, create_model
 
 from check.gate import GateRecord
 from check.verdict import Verdict
@@ -29,10 +29,16 @@ from load.summary import Summary as LoadSummary
 from ops.concurrency_advice import ConcurrencyAdvice
 from ops.diagnosis import Finding
 from ops.error_groups import ErrorReport
+from ops.logs import LogEvent
 from ops.summary import Summary as LogSummary
 from ops.timeout_advice import TimeoutAdvice
 from ops.tune import MemoryAdvice, Prediction
 
+EVENT: Any = create_model(
+    "LogEvent",
+    __doc__="One line of events.jsonl; times are epoch milliseconds, `message` is as it was written.",
+    **{name: (kind, ...) for name, kind in LogEvent.__annotations__.items()},
+)
 ROOT = Path(__file__).resolve().parents[1]
 # The name that a document has in `schema`, and what it is made from.
 MODELS: dict[str, tuple[str, Any]] = {
@@ -47,6 +53,7 @@ MODELS: dict[str, tuple[str, Any]] = {
     "load-restore/1": ("load/schemas/load-restore-1.json", Journal),
     "coldstart/1": ("load/schemas/coldstart-1.json", ColdStartReport),
     "compare/1": ("load/schemas/compare-1.json", CompareReport),
+    "ops-event/1": ("ops/schemas/ops-event-1.json", EVENT),
     "ops-report/1": ("ops/schemas/ops-report-1.json", LogSummary),
     "ops-finding/1": ("ops/schemas/ops-finding-1.json", Finding),
     "ops-errors/1": ("ops/schemas/ops-errors-1.json", ErrorReport),
@@ -56,7 +63,7 @@ MODELS: dict[str, tuple[str, Any]] = {
     "ops-tune-concurrency/1": ("ops/schemas/ops-tune-concurrency-1.json", ConcurrencyAdvice),
 }
 # Lines of a JSON Lines file; the run beside them says which version they have.
-UNNAMED = ("conformance-check/1", "load-row/1")
+UNNAMED = ("conformance-check/1", "load-row/1", "ops-event/1")
 
 
 def schemas() -> Iterator[tuple[str, Path, dict[str, Any]]]:

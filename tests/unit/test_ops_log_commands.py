@@ -257,6 +257,12 @@ def test_search_filters_and_writes_csv(aws):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", rows[0]["time"])
 
 
+def test_events_for_machines_are_of_the_published_schema(aws):
+    told = [ops(aws, *argv)[1].splitlines() for argv in (["search", "--output", "jsonl"], ["show", A, "--json"])]
+    assert [len(lines) for lines in told] == [len(TWO_REQUESTS), 6]
+    assert {validated(json.loads(line), "ops-event/1") for lines in told for line in lines} == {"ops-event/1"}
+
+
 def test_search_that_finds_nothing_is_inconclusive(aws):
     assert ops(aws, "search", "--grep", "no such thing")[0] == 4
 

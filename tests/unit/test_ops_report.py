@@ -14,8 +14,8 @@ from ops.__main__ import run
 from ops.command import Surroundings
 from ops.invocations import fold
 from ops.logs import LogEvent, Pace, event_line, read_events
-from ops.pricing import Kept
-from ops.summary import summarise
+from ops.pricing import Bill, Kept
+from ops.summary import Request, summarise
 
 GOLDEN = Path(__file__).parents[1] / "data" / "ops-report.txt"
 NOW = datetime(2026, 11, 24, 6, 15, tzinfo=UTC)
@@ -317,15 +317,30 @@ WARM_REPORT = cold_report(10).replace("Init Duration: 400.00 ms\t", "").replace(
     ],
 )
 def test_provisioned_environments_are_told_apart_and_nobody_waited_for_their_init(ledger, init_type, cold):
-    made = summarise(ledger, source="here", groups=[GROUP], start=NOW, end=NOW)
+    made = summarise(ledger, asked(NOW))
     assert [(row.init_type, row.cold) for row in made.cold_by] == [(init_type, cold)]
     assert made.cold.count == cold
     assert ledger.invocations.occupied_ms[0] == 9.5 + 400 * cold
 
 
+def asked(start):
+    return Request(source="here", groups=[GROUP], start=start, end=NOW)
+
+
+def test_an_environment_made_for_one_tenant_is_paid_for_once():
+    start = '{"type":"platform.start","record":{"requestId":"%s","version":"$LATEST","tenantId":"key-a"}}'
+    ledger = an_environment(INIT_START, start % "a", cold_report(410), start % "b", WARM_REPORT)
+    bill = summarise(ledger, asked(NOW)).cost
+    assert bill.tenants == pytest.approx(0.5 * 0.000166667)
+    assert bill.total == pytest.approx(bill.duration + bill.requests + bill.gateway + bill.logs + bill.tenants)
+    assert "tenants' environments" not in bill.left_out
+    without = summarise(an_environment(INIT_START, cold_report(410), WARM_REPORT), asked(NOW)).cost
+    assert (without.tenants, "tenants' environments" in without.left_out) == (0.0, True)
+
+
 def test_what_ran_on_provisioned_environments_has_their_price():
     ledger = an_environment(INIT_START, PROVISIONED_INIT, WARM_REPORT)
-    bill = summarise(ledger, source="here", groups=[GROUP], start=NOW, end=NOW).cost
+    bill = summarise(ledger, asked(NOW)).cost
     # 10 ms at 512 MB: 0.005 GB-s at $0.0000097222, where on demand it is $0.0000166667
     assert (bill.duration, bill.provisioned) == (0.0, pytest.approx(0.005 * 0.0000097222))
     assert bill.billed_gb_seconds == pytest.approx(0.005)
@@ -335,8 +350,8 @@ def test_what_ran_on_provisioned_environments_has_their_price():
 def test_what_is_kept_is_paid_when_it_is_told():
     """Two environments of 512 MB for an hour; one version's cache for the three hours that are its least."""
     ledger = an_environment(INIT_START, PROVISIONED_INIT, WARM_REPORT)
-    named = {"source": "here", "groups": [GROUP], "start": NOW - timedelta(hours=1), "end": NOW}
-    bill = summarise(ledger, **named, kept=Kept(provisioned=2, snapstart_versions=1)).cost
+    kept = Kept(provisioned=2, snapstart_versions=1)
+    bill = summarise(ledger, asked(NOW - timedelta(hours=1)), Bill(kept=kept)).cost
     assert bill.provisioned == pytest.approx(2 * 0.5 * 3600 * 0.0000041667 + 0.005 * 0.0000097222)
     assert bill.snapstart == pytest.approx(0.5 * 3 * 3600 * 0.0000015046)
     assert not {"idle provisioned", "SnapStart cache"} & set(bill.left_out)
