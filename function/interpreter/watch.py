@@ -181,7 +181,10 @@ def watch(child: Child, request: Callable[[], dict[str, Any]], bounds: Bounds) -
         except OSError as error:  # it is gone, which its status will tell
             if child.waited:
                 raise TemplateLost("it ended while it waited") from error
-        watched = _see_through(child.template, child.pipes, bounds, started, child.pid, given["session"], child.told)
+        watching = _Watch(
+            child.template, child.pipes, bounds, started, child.pid, keep=given["session"], told=child.told
+        )
+        watched = watching.see_through()
         if given["session"] and watched.status is None and child.pid is not None:
             status, trace = (os.dup(child.pipes[name]) for name in ("status", "trace"))
             watched.held = Held(child.pid, child.channel.dup(), status, trace)
@@ -204,7 +207,7 @@ def resume(held: Held, template: Template, request: dict[str, Any], bounds: Boun
         _close(theirs)
         theirs.clear()
         lasting = {"status": held.status_fd, "trace": held.trace_fd}
-        watched = _see_through(template, pipes | lasting, bounds, started, held.pid, True)
+        watched = _Watch(template, pipes | lasting, bounds, started, held.pid, keep=True).see_through()
     finally:
         _close([*theirs, *pipes.values()])
     watched.cpu_ms = max(watched.cpu_ms - before[0], 0.0)
@@ -247,21 +250,6 @@ def _give_up(template: Template, why: str) -> None:
     template.process.kill()
 
 
-def _see_through(
-    template: Template,
-    pipes: dict[str, int],
-    bounds: Bounds,
-    started: float,
-    pid: int | None,
-    keep: bool,
-    told: bytes = b"",
-) -> Watched:
-    watched = _nothing_yet(bounds, pid)
-    _Watch(watched, pipes, template, bounds, started + bounds.timeout_s, keep, told).until_ended()
-    watched.wall_ms = (time.monotonic() - started) * 1000
-    return watched
-
-
 def _send_framed(channel: socket.socket, request: dict[str, Any], fds: list[int]) -> None:
     data = json.dumps(request).encode()
     socket.send_fds(channel, [struct.pack("<I", len(data))], fds)
@@ -281,20 +269,25 @@ def _usage(pid: int) -> tuple[float, float]:
 
 
 class _Watch:
-    """Reads the pipes of one child until it has ended, and holds it to the limits."""
+    """Reads the pipes of one child until it has ended, and holds it to the limits.
+
+    `keep`: for a session, whose child is stopped and not ended. `told`: what was read from its status pipe before.
+    """
 
     def __init__(
         self,
-        watched: Watched,
-        pipes: dict[str, int],
         template: Template,
+        pipes: dict[str, int],
         bounds: Bounds,
-        deadline: float,
+        started: float,
+        pid: int | None,
+        *,
         keep: bool,
-        told: bytes,
+        told: bytes = b"",
     ) -> None:
-        self.watched, self.template, self.bounds, self.deadline, self.keep = watched, template, bounds, deadline, keep
-        self.limits = bounds.limits
+        self.watched = _nothing_yet(bounds, pid)
+        self.template, self.bounds, self.keep, self.limits = template, bounds, keep, bounds.limits
+        self.started, self.deadline = started, started + bounds.timeout_s
         self.free_at_start = _free_bytes(bounds.disk) if bounds.disk else 0
         self.report_closed = False
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -307,8 +300,13 @@ class _Watch:
             self.selector.register(fd, selectors.EVENT_READ, name)
         self._take("status", told)
 
-    def until_ended(self) -> None:
+    def see_through(self) -> Watched:
         """Until the child is gone, or, where it is to be kept, has closed its report."""
+        self._until_ended()
+        self.watched.wall_ms = (time.monotonic() - self.started) * 1000
+        return self.watched
+
+    def _until_ended(self) -> None:
         try:
             while self.watched.status is None and not self._run_is_over():
                 self._read(min(POLL_S, max(0.0, self.deadline - time.monotonic())))

@@ -113,7 +113,8 @@ class Surface:
         bounds = self.watch.Bounds(self.limits, 5.0, None, lambda: None, printed.append)
         try:
             template: Any = _Template()
-            watched = self.watch._see_through(template, ours, bounds, time.monotonic(), NOBODY, False, ended[:begun])
+            watch = self.watch._Watch(template, ours, bounds, time.monotonic(), NOBODY, keep=False, told=ended[:begun])
+            watched = watch.see_through()
         finally:
             for fd in ours.values():
                 os.close(fd)
