@@ -34,10 +34,11 @@ from ops.summary import Summary as LogSummary
 from ops.timeout_advice import TimeoutAdvice
 from ops.tune import MemoryAdvice, Prediction
 
-EVENT: Any = create_model(
+_EVENT_FIELDS: dict[str, Any] = {name: (kind, ...) for name, kind in LogEvent.__annotations__.items()}
+EVENT = create_model(
     "LogEvent",
     __doc__="One line of events.jsonl; times are epoch milliseconds, `message` is as it was written.",
-    **{name: (kind, ...) for name, kind in LogEvent.__annotations__.items()},
+    **_EVENT_FIELDS,
 )
 ROOT = Path(__file__).resolve().parents[1]
 # The name that a document has in `schema`, and what it is made from.
