@@ -4,6 +4,8 @@ It sends nothing itself: Locust does, in a process of its own (`launch`).
 """
 
 import argparse
+import errno
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -220,9 +222,7 @@ def _force(arguments: argparse.Namespace) -> int:
             f"a stage that points to $LATEST of {arguments.function} would serve with the sizes tried; give --yes if "
             f"none does, or if it may"
         )
-    out: Path = arguments.out or new_directory("coldstart")
-    if any(out.glob("requests*.jsonl")):
-        raise SettingsError(f"{out} holds the rows of another run; give another --out")
+    out = unused(arguments.out or new_directory("coldstart"))
     client = aws.client("lambda", connections=arguments.burst, read_timeout_s=plan.request_timeout_s)
     force(client, forcing, out, lambda line: print(f"load: {line}", file=sys.stderr, flush=True))
     code = show(out, arguments.json)
@@ -262,9 +262,7 @@ def _ab(arguments: argparse.Namespace) -> int:
     for url in urls:
         check_budget(plan, url, arguments.yes)
         check_reachable(url)
-    out: Path = arguments.out or new_directory("ab")
-    if out.exists() and any(out.iterdir()):
-        raise SettingsError(f"{out} holds another run; give another --out")
+    out = unused(arguments.out or new_directory("ab"))
     if run_in_turns(plan, urls[0], urls[1], arguments.rounds, out):
         return _complain(f"interrupted; the rounds so far are in {out}", EXIT_INTERRUPTED)
     report = compare_directories(out / BASE, out / CANDIDATE, arguments.effect / 100, arguments.seed)
@@ -301,9 +299,7 @@ def send(plan: Plan, arguments: argparse.Namespace) -> int:
     api_key()
     check_budget(plan, endpoint, arguments.yes)
     check_reachable(endpoint)
-    out: Path = arguments.out or new_directory("load")
-    if any(out.glob("requests*.jsonl")):
-        raise SettingsError(f"{out} holds the rows of another run; give another --out")
+    out = unused(arguments.out or new_directory("load"))
     interrupted = launch(plan, endpoint, out, getattr(arguments, "workers", 1))
     if interrupted and not any(out.glob("requests*.jsonl")):
         return _complain("interrupted before anything was sent", EXIT_INTERRUPTED)
@@ -370,20 +366,40 @@ def new_directory(kind: str) -> Path:
     return Path("out") / f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
+def unused(out: Path) -> Path:
+    """The directory, made; no run or comparison has left its rows there. Raises SettingsError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        taken = any(path for name in ("requests*.jsonl", "*/*/requests*.jsonl") for path in out.glob(name))
+        if not os.access(out, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise SettingsError(f"cannot write to {out}: {error.strerror}; give another --out") from error
+    if taken:
+        raise SettingsError(f"{out} holds the rows of another run; give another --out")
+    return out
+
+
 def console() -> Console:
     """Standard output; wide enough for the tables when it goes to a file or a pipe."""
     return Console(width=None if sys.stdout.isatty() else 130)
 
 
 def _positive(text: str) -> float:
-    number = float(text)
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return number
 
 
 def _sizes(text: str) -> list[int]:
-    sizes = [int(part) for part in text.split(",")]
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} are no sizes in MB; write them as 1024,2048") from None
     if bad := [size for size in sizes if not 128 <= size <= 10240]:
         raise argparse.ArgumentTypeError(f"Lambda has no {bad[0]} MB; sizes go from 128 to 10240")
     return sizes

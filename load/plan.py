@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 import yaml
 from pydantic import (
@@ -23,11 +23,15 @@ from pydantic import (
 
 from load.arrivals import Arrival, Stage, schedule, total_s
 from load.decks import deck
+from load.executors.replay import Replay
 from load.executors.users import Users
 from load.scenarios import ERAS, SCENARIOS
 
 PROFILES = Path(__file__).parent / "profiles"
 THRESHOLDS = Path(__file__).parent / "thresholds.yaml"
+
+MOST: Final = 10_000_000
+"""Arrivals of a plan: four hours at 700 a second, some 5 GB of rows."""
 
 type Weights = Annotated[dict[str, PositiveInt], Field(min_length=1)]
 
@@ -43,7 +47,7 @@ class Limits(BaseModel):
     lags 5 ms at p99 still holds 2,000/s on one core; at 3,000/s it lags 222 ms and its percentiles are fiction).
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     send_lag_p99_ms: PositiveFloat = 10.0
     send_lag_share: Annotated[float, Field(ge=0, le=1)] = Field(
@@ -57,7 +61,7 @@ class Abort(BaseModel):
     """Stops a run that has failed already, from `after_s` on: once more than `error_share` of all answers are bad, or
     one of `thresholds` is missed beyond what chance and later answers could mend."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     error_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     thresholds: list[str] = Field(default_factory=list)
@@ -73,7 +77,7 @@ class Abort(BaseModel):
 class Need(BaseModel):
     """What must have happened for a run to have measured what it set out to: unmet, it is inconclusive, not failed."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     threshold: str = Field(description="A count in the manner of thresholds, as count(cold) >= 10.")
     otherwise: str = Field(description="Why it may not have happened and what to do, for the person who meets it.")
@@ -82,7 +86,7 @@ class Need(BaseModel):
 class Budget(BaseModel):
     """What a run may send without being asked about; the estimate takes every call for `memory_mb` and `billed_ms`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     requests: PositiveInt = 10_000
     dollars: PositiveFloat = 2.0
@@ -93,7 +97,7 @@ class Budget(BaseModel):
 class Plan(BaseModel):
     """Everything that decides a run but the endpoint. One plan and seed: the same requests at the same times."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     profile: str
     description: str = ""
@@ -125,6 +129,16 @@ class Plan(BaseModel):
         most = max((stage.users for stage in self.stages if isinstance(stage, Users)), default=0)
         if most > self.max_in_flight:
             raise ValueError(f"{most} users need as many connections; raise max_in_flight above {self.max_in_flight}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        most = sum(
+            len(stage.times_s) if isinstance(stage, Replay) else stage.peak_per_s * stage.duration_s
+            for stage in self.stages
+        )
+        if most > MOST:
+            raise ValueError(f"up to {most:.3g} requests are more than one run keeps the rows of, {MOST:,}")
         return self
 
     @property
@@ -163,8 +177,11 @@ class Plan(BaseModel):
         gb_s = self.budget.memory_mb / 1024 * self.budget.billed_ms / 1000
         return requests * (0.20e-6 + 3.50e-6 + gb_s * 0.0000166667)
 
-    def scaled(self, rate_per_s: float | None = None, duration_s: float | None = None) -> Self:
-        """The same shape with its highest rate at `rate_per_s` and its whole length `duration_s`."""
+    def scaled(self, rate_per_s: float | None = None, duration_s: float | None = None) -> "Plan":
+        """The same shape with its highest rate at `rate_per_s` and its whole length `duration_s`. Raises PlanError."""
+        for what, wanted in (("rate", rate_per_s), ("duration", duration_s)):
+            if wanted is not None and not 0 < wanted < math.inf:
+                raise PlanError(f"{self.profile}: a {what} of {wanted:g} cannot be sent; give a number above 0")
         peak_per_s = max(stage.peak_per_s for stage in self.stages)
         if rate_per_s is not None and peak_per_s == 0:
             raise PlanError(f"{self.profile}: users make their own rate; set users and think_s")
@@ -172,9 +189,10 @@ class Plan(BaseModel):
         time = 1.0 if duration_s is None else duration_s / self.duration_s
         try:
             stages = [stage.scaled(rate, time) for stage in self.stages]
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise PlanError(f"{self.profile}: {error}") from error
-        return self.model_copy(update={"stages": stages})
+        document = self.model_dump() | {"stages": [stage.model_dump() for stage in stages]}
+        return parse_plan(document, self.profile)
 
 
 def profile_names() -> list[str]:

@@ -50,8 +50,12 @@ def check_endpoint(url: str | None) -> str:
     """The endpoint URL when it can be called. Raises SettingsError."""
     if not url:
         raise SettingsError("no endpoint: give its URL, or set MCP_ENDPOINT_URL (…/{stage}/lambda/mcp/)")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise SettingsError(f"{url!r} is not an endpoint: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise SettingsError(f"{url!r} is not an endpoint; give a URL that starts with http:// or https://")
     if parts.username or parts.password:
         raise SettingsError("the endpoint URL holds credentials; take them out and set MCP_API_KEY")

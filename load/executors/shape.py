@@ -11,7 +11,7 @@ type Offset = tuple[float, str]
 
 
 class Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str = Field(default="", description="Names the stage in reports and selectors; its kind when empty.")
 

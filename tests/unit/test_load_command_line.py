@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from load_rows import plan, record, rows
 
-from load.__main__ import check_budget, run
+from load.__main__ import check_budget, run, unused
 from load.rows import RowWriter, write_run
 from load.settings import SettingsError, check_endpoint, read_dot_env, setting, without_secrets
 
@@ -20,6 +20,13 @@ from load.settings import SettingsError, check_endpoint, read_dot_env, setting, 
         pytest.param(["run", "smoke", "127.0.0.1:1"], "give a URL", id="no-url"),
         pytest.param(["run", "smoke", "http://me:pw@127.0.0.1/"], "MCP_API_KEY", id="credentials-in-the-url"),
         pytest.param(["run", "smoke", "http://127.0.0.1:1/", "--rate", "-3"], "above 0", id="negative-rate"),
+        pytest.param(["run", "smoke", "http://127.0.0.1:1/", "--rate", "inf"], "no number above 0", id="endless-rate"),
+        pytest.param(["run", "smoke", "http://127.0.0.1:1/", "--rate", "fast"], "no number above 0", id="no-number"),
+        pytest.param(["run", "smoke", "http://127.0.0.1:1/", "--rate", "1e9"], "more than one run", id="absurd-rate"),
+        pytest.param(["run", "soak", "http://127.0.0.1:1/", "--duration", "1e300"], "more than one run", id="for-ever"),
+        pytest.param(["run", "soak", "http://127.0.0.1:1/", "--rate", "1e308"], "more than one run", id="overflow"),
+        pytest.param(["run", "smoke", "http://127.0.0.1:99999/"], "out of range", id="no-port"),
+        pytest.param(["coldstart", "--function", "f", "--memory", "big"], "sizes in MB", id="no-size"),
         pytest.param(["run", "soak", "http://192.0.2.1/", "--rate", "500"], "budget", id="over-budget"),
         pytest.param(["run", "smoke"], "MCP_ENDPOINT_URL", id="no-endpoint"),
         pytest.param(["run", "smoke", "http://127.0.0.1:1/", "--workers", "0"], "--workers 0", id="no-workers"),
@@ -41,6 +48,22 @@ def test_usage_errors_are_one_sentence(
     said = capsys.readouterr().err
     assert says in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("taken", "says"),
+    [
+        pytest.param("out", "cannot write to .*out: File exists", id="a-file"),
+        pytest.param("out/requests-w1.jsonl", "rows of another run", id="a-run"),
+        pytest.param("out/base/round-0/requests.jsonl", "rows of another run", id="a-comparison"),
+    ],
+)
+def test_a_directory_that_cannot_be_written_or_is_taken(taken: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / taken
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with pytest.raises(SettingsError, match=says):
+        unused(tmp_path / "out")
 
 
 def test_help_shows_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,6 +90,12 @@ BURST = "stages: [{kind: burst, size: 1}]\n"
         pytest.param("[1, 2]", "must hold a mapping", id="a-list"),
         pytest.param("stages: {", "is not YAML", id="broken-yaml"),
         pytest.param("scenarios: {print: 1}\neras: {'2025-11-25': 1}", "stages: Field required", id="no-stages"),
+        pytest.param("stages: [{kind: constant, rate_per_s: .inf, duration_s: 1}]", "finite", id="endless-rate"),
+        pytest.param(
+            BURST.replace("1", "10000000001") + "scenarios: {print: 1}\neras: {'2025-11-25': 1}",
+            "1e.10 requests are more",
+            id="more-than-a-disk-holds",
+        ),
         pytest.param(BURST + "scenarios: {prnt: 1}\neras: {'2025-11-25': 1}", "no scenario 'prnt'", id="scenario"),
         pytest.param(BURST + "scenarios: {print: 1}\neras: {2025: 1}", "eras", id="era-is-a-number"),
         pytest.param(BURST + "scenarios: {print: 1}\neras: {'2020-01-01': 1}", "no era", id="unknown-era"),
