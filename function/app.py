@@ -41,7 +41,7 @@ class Endpoint:
             await manager.handle_request(scope, receive, send)
 
 
-class Telling:
+class ResponseHeaders:
     """Adds what `request` knows to the response headers, once the answer is known."""
 
     def __init__(self, app: Guard) -> None:
@@ -72,7 +72,7 @@ def build_app(tools: Tools) -> Starlette:
     """The app over `tools`. Reads MCP_RESPONSE (sse | json) and MCP_ALLOWED_ORIGINS (comma separated)."""
     origins = [origin for origin in os.environ.get("MCP_ALLOWED_ORIGINS", "").split(",") if origin.strip()]
     json_response = os.environ.get("MCP_RESPONSE", "sse") == "json"
-    endpoint = Telling(Guard(Endpoint(build_server(tools), json_response=json_response), origins=origins))
+    endpoint = ResponseHeaders(Guard(Endpoint(build_server(tools), json_response=json_response), origins=origins))
 
     async def health(_request: Any) -> JSONResponse:
         return JSONResponse({"status": "ok", "version": VERSION})

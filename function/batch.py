@@ -15,11 +15,11 @@ MAX_MESSAGES = 16
 EVENT_STREAM = "text/event-stream"
 
 
-class Unfit(Exception):
+class BatchError(Exception):
     """An array that is no batch to be served; the text is for a person."""
 
 
-class Kept:
+class CapturedAnswer:
     """An ASGI `send` that keeps one answer instead of sending it."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ def split(body: bytes, version: str) -> list[bytes] | None:
     Without a version header a client is one of 2025-03-26, by what the later revisions say of them.
 
     Raises:
-        Unfit
+        BatchError
     """
     if version not in ("", REVISION) or body.lstrip()[:1] != b"[":
         return None
@@ -50,7 +50,7 @@ def split(body: bytes, version: str) -> list[bytes] | None:
     except (ValueError, RecursionError):
         return None
     if not 0 < len(messages) <= MAX_MESSAGES:
-        raise Unfit(f"A batch must hold 1 to {MAX_MESSAGES} messages, not {len(messages)}")
+        raise BatchError(f"A batch must hold 1 to {MAX_MESSAGES} messages, not {len(messages)}")
     return [json.dumps(message).encode() for message in messages]
 
 
@@ -72,7 +72,7 @@ class Rules:
         return None
 
 
-def join(answers: Sequence[Kept]) -> tuple[int, str, bytes]:
+def join(answers: Sequence[CapturedAnswer]) -> tuple[int, str, bytes]:
     """(status, media type, body) of the one answer: events where any is an event stream, else a JSON array.
 
     A batch of notifications and responses alone is accepted with 202. What was refused without a word about its id, as

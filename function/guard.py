@@ -1,7 +1,8 @@
 """The ASGI guard in front of the MCP SDK: answers what the SDK would get wrong, and lets everything else through.
 
-Each refusal names the requirement it keeps. The deviations were measured on mcp 2.3.0; when one is mended upstream its
-lines here can go. The guard must not run tools or keep state.
+The ids beside refusals are those of `conformance/requirements`, where each requirement has its source. The deviations
+were measured on mcp 2.3.0; when one is mended upstream its lines here can go. The guard must not run tools or keep
+state.
 """
 
 from __future__ import annotations
@@ -74,21 +75,21 @@ class Guard:
         try:
             self._check_origin(headers)
             if scope["method"] != "POST":
-                # A GET would open a stream that never ends, until the function's timeout.
+                # T26-26, T25-05. A GET would open a stream that never ends, until the function's timeout.
                 raise Refusal(405, headers=[(b"allow", b"POST")])
             body = await _read_body(receive, headers)
-            messages = batch.split(body, _single(headers, b"mcp-protocol-version"))
+            messages = batch.split(body, _header(headers, b"mcp-protocol-version"))
             if messages is None:
                 await self._answer({**scope, "headers": headers}, _replay(body, receive), send, body)
             else:
                 await self._answer_batch({**scope, "headers": headers}, send, messages)
-        except batch.Unfit as unfit:
-            await Refusal(400, INVALID_REQUEST, str(unfit)).send(send)
+        except batch.BatchError as error:
+            await Refusal(400, INVALID_REQUEST, str(error)).send(send)
         except Refusal as refusal:
             await refusal.send(send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
-        if not _check_message(body, _single(scope["headers"], b"mcp-protocol-version")):
+        if not _check_message(body, _header(scope["headers"], b"mcp-protocol-version")):
             raise Refusal(202)
         await self.app(scope, receive, send)
 
@@ -97,14 +98,14 @@ class Guard:
         answers, rules = [], batch.Rules()
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
         for body in messages:
-            kept = batch.Kept()
+            answer = batch.CapturedAnswer()
             try:
                 _refuse_in_a_batch(body, rules)
                 length = (b"content-length", str(len(body)).encode())
-                await self._answer({**scope, "headers": [*headers, length]}, _replay(body, _silence), kept, body)
+                await self._answer({**scope, "headers": [*headers, length]}, _replay(body, _silence), answer, body)
             except Refusal as refusal:
-                await refusal.send(kept)
-            answers.append(kept)
+                await refusal.send(answer)
+            answers.append(answer)
         status, media, body = batch.join(answers)
         typed = [(b"content-type", media.encode())] if media else []
         length = (b"content-length", str(len(body)).encode())
@@ -112,8 +113,8 @@ class Guard:
         await send({"type": "http.response.body", "body": body})
 
     def _check_origin(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """2025-11-25 basic/transports, Security Warning: an Origin that is present and not allowed is 403."""
-        host = _single(headers, b"host").lower()
+        """T26-02, T25-02: an Origin that is present and not allowed is 403."""
+        host = _header(headers, b"host").lower()
         for name, value in headers:
             if name != b"origin":
                 continue
@@ -135,12 +136,12 @@ def _same_host(origin: str, host: str) -> bool:
     )
 
 
-def _single(headers: list[tuple[bytes, bytes]], name: bytes) -> str:
+def _header(headers: list[tuple[bytes, bytes]], name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in headers if key == name), "")
 
 
 async def _read_body(receive: Receive, headers: list[tuple[bytes, bytes]]) -> bytes:
-    declared = _single(headers, b"content-length")
+    declared = _header(headers, b"content-length")
     if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         raise Refusal(413, INVALID_REQUEST, f"Request body is larger than {MAX_BODY_BYTES} bytes")
     body = bytearray()
@@ -189,11 +190,11 @@ def _check_message(body: bytes, header_version: str) -> bool:
     try:
         message = json.loads(body.decode("utf-8"))
     except (UnicodeDecodeError, ValueError, RecursionError):
-        raise Refusal(400, PARSE_ERROR, "Body is not JSON in UTF-8") from None
-    if not isinstance(message, dict):
+        raise Refusal(400, PARSE_ERROR, "Body is not JSON in UTF-8") from None  # B26-07, B25-04
+    if not isinstance(message, dict):  # B26-08, B25-04
         raise Refusal(400, INVALID_REQUEST, "A message must be one JSON-RPC object; only 2025-03-26 has batches")
     request_id = message.get("id")
-    if "id" in message and (isinstance(request_id, bool) or not isinstance(request_id, str | int)):
+    if "id" in message and (isinstance(request_id, bool) or not isinstance(request_id, str | int)):  # B26-06, B25-02
         raise Refusal(400, INVALID_REQUEST, "id must be a string or an integer")
     if message.get("jsonrpc") != "2.0":
         raise Refusal(400, INVALID_REQUEST, 'jsonrpc must be "2.0"', request_id=request_id)
@@ -203,13 +204,14 @@ def _check_message(body: bytes, header_version: str) -> bool:
     method = message.get("method")
     modern = header_version in MODERN_PROTOCOL_VERSIONS
     if method is None:
-        # A posted response: the handshake revisions accept it with 202, and here nobody waits for one.
+        # T25-03. A posted response: the handshake revisions accept it with 202, and here nobody waits for one.
         if ("result" in message) != ("error" in message) and "id" in message and not modern:
             return False
         raise Refusal(400, INVALID_REQUEST, "method is missing", request_id=request_id)
     if not isinstance(method, str):
         raise Refusal(400, INVALID_REQUEST, "method must be a string", request_id=request_id)
     _check_version(message, header_version)
+    # T26-15
     if modern and "id" in message and method not in MODERN_METHODS and _declared_version(params) == header_version:
         raise Refusal(404, METHOD_NOT_FOUND, f"Method not found: {method}", request_id=request_id)
     return True
@@ -221,7 +223,7 @@ def _declared_version(params: dict[str, Any] | None) -> Any:
 
 
 def _check_version(message: dict[str, Any], header: str) -> None:
-    """2026-07-28 basic/transports, Protocol Version Header: the header and `_meta` say the same, and it is known."""
+    """T26-13, T26-14, T25-07: the header and `_meta` say the same version, and it is known."""
     declared = _declared_version(message.get("params"))
     request_id = message.get("id")
     if header in HANDSHAKE_PROTOCOL_VERSIONS or not header:

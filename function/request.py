@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-LAST_WORDS_S = 0.5
+STACKS_MARGIN_S = 0.5  # before Lambda's deadline, for writing where every thread is
 FLUSH_MARGIN_S = 1.5  # kept back from Lambda's deadline for reading, cleaning up and answering
 
 _environment_id = uuid.uuid4().hex
@@ -45,12 +45,13 @@ class Request:
         return max(left, 0.1)
 
     @contextlib.contextmanager
-    def last_words(self) -> Iterator[None]:
-        """Lambda kills without a word; what runs past its deadline in here has told before where every thread was."""
+    def stacks_at_deadline(self) -> Iterator[None]:
+        """What runs up to its deadline in here writes where every thread is, for Lambda kills without a word."""
         if self.context is None:
             yield
             return
-        faulthandler.dump_traceback_later(max(self.context.get_remaining_time_in_millis() / 1000 - LAST_WORDS_S, 0.1))
+        left_s = self.context.get_remaining_time_in_millis() / 1000
+        faulthandler.dump_traceback_later(max(left_s - STACKS_MARGIN_S, 0.1))
         try:
             yield
         finally:

@@ -24,11 +24,11 @@ from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from interpreter.confinement import Limits
 from interpreter.engine import Interpreter
-from interpreter.execution import Execution
+from interpreter.execution import Execution, Model
 from interpreter.files import MAX_FILES_IN, Returned
 from interpreter.outcome import Completed, Rich
 from interpreter.packages import MAX_REQUIREMENTS, preinstalled
@@ -46,10 +46,6 @@ INSTRUCTIONS = (
     "matplotlib, scipy, scikit-learn and seaborn are installed; open matplotlib figures come back as images. There is "
     "no network unless the deployment allows it."
 )
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
 
 
 class Base64(Model):
@@ -188,7 +184,9 @@ class Tools:
             self._interpreter = self._make()
         return self._interpreter
 
-    async def call(self, name: str, arguments: dict[str, Any], report: Report | None = None) -> types.CallToolResult:
+    async def call(
+        self, name: str, arguments: dict[str, Any], report: ReportProgress | None = None
+    ) -> types.CallToolResult:
         """Validate, run and record one call. Never raises: whatever happens is a result the caller can read.
 
         `report` takes progress, where the caller asked for it and the transport can carry it.
@@ -199,14 +197,14 @@ class Tools:
             record_call(request, name, "error" if result.is_error else "ok")
         return result
 
-    async def _call(self, name: str, arguments: dict[str, Any], report: Report | None) -> types.CallToolResult:
+    async def _call(self, name: str, arguments: dict[str, Any], report: ReportProgress | None) -> types.CallToolResult:
         problem = argument_problem(name, arguments)
         if problem is not None:
             return types.CallToolResult(content=[types.TextContent(type="text", text=problem)], is_error=True)
         request = current_request() or Request()
         try:
             if name == "execute_python":
-                with request.last_words():
+                with request.stacks_at_deadline():
                     return await self.execute_python(ExecutePython.model_validate(arguments), report)
             if name == "list_preinstalled_packages":
                 return result_of(await anyio.to_thread.run_sync(package_list))
@@ -217,7 +215,7 @@ class Tools:
             text = "The interpreter failed on its own account, not through the code. Try the call again."
             return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=True)
 
-    async def execute_python(self, arguments: ExecutePython, report: Report | None) -> types.CallToolResult:
+    async def execute_python(self, arguments: ExecutePython, report: ReportProgress | None) -> types.CallToolResult:
         request = current_request()
         interpreter = self.interpreter
         completed: Completed = await anyio.to_thread.run_sync(
@@ -242,10 +240,11 @@ class Tools:
         return result
 
 
-Report = Callable[..., Coroutine[Any, Any, None]]  # (progress, total, message), as ServerSession.report_progress
+# (progress, total, message), as ServerSession.report_progress
+ReportProgress = Callable[..., Coroutine[Any, Any, None]]
 
 
-def progress_of_lines(report: Report) -> Callable[[str], None]:
+def progress_of_lines(report: ReportProgress) -> Callable[[str], None]:
     """A receiver of printed text that reports each whole line, numbered from 1, from the interpreter's thread."""
     pending, number = "", 0
 

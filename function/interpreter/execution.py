@@ -24,6 +24,8 @@ ErrorType = Literal[
 
 
 class Model(BaseModel):
+    """What travels to a caller, or from one: a member that is not known is a mistake."""
+
     model_config = ConfigDict(extra="forbid")
 
 

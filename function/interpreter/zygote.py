@@ -37,19 +37,19 @@ def main(control_fd: int, config: dict[str, Any]) -> None:
         _without_source(module)
     confinement.become_subreaper()
     control = socket.socket(fileno=control_fd)
-    template = Template(control, child.main, confinement.sweep_orphans)
+    zygote = Zygote(control, child.main, confinement.sweep_orphans)
     # Built-in modules too: the audit layer cannot let any be made later without letting all be made anew.
     for name in set(sys.builtin_module_names) - judges.REFUSED_MODULES:
         importlib.import_module(name)
     for name in (*BARE, *config["preload"]):
-        template.serve_pending()
+        zygote.serve_pending()
         try:
             importlib.import_module(name)
         except ImportError as error:
             print(f"interpreter: {name} is not preloaded: {error}", file=sys.stderr)
     gc.collect()
     gc.freeze()  # shared pages stay shared: the collector does not touch what was there before the fork
-    template.serve()
+    zygote.serve()
 
 
 def _without_source(module: Any) -> None:
@@ -67,7 +67,9 @@ def _renamed(code: types.CodeType, name: str) -> types.CodeType:
     return code.replace(co_filename=name, co_consts=constants)
 
 
-class Template:
+class Zygote:
+    """This process as its host knows it: forks a child for each request, and tells of its start and its end."""
+
     def __init__(self, control: socket.socket, run_child: Any, sweep_orphans: Any) -> None:
         self.control = control
         self.run_child = run_child

@@ -150,8 +150,8 @@ def test_batch_of_responses_alone_is_accepted() -> None:
     assert ask(json.dumps([{"jsonrpc": "2.0", "id": 1, "result": {}}] * 2).encode()) == (202, None)
 
 
-def kept(status: int, media: str, body: bytes) -> batch.Kept:
-    one = batch.Kept()
+def captured(status: int, media: str, body: bytes) -> batch.CapturedAnswer:
+    one = batch.CapturedAnswer()
     one.status, one.media, one.body = status, media, body
     return one
 
@@ -170,4 +170,4 @@ def kept(status: int, media: str, body: bytes) -> batch.Kept:
     ],
 )
 def test_answers_of_a_batch_become_one(answers: list[tuple[int, str, bytes]], expected: tuple[int, str, bytes]) -> None:
-    assert batch.join([kept(*one) for one in answers]) == expected
+    assert batch.join([captured(*one) for one in answers]) == expected

@@ -18,7 +18,7 @@ from request import Request, environment_id, renew_environment_id
 context = SimpleNamespace(get_remaining_time_in_millis=lambda: 600)
 def stuck_here():
     sys.stdin.read()
-with Request(context).last_words():
+with Request(context).stacks_at_deadline():
     stuck_here()
 """
 
@@ -54,7 +54,7 @@ def test_the_deadline_leaves_time_to_answer(left_ms: int, seconds: float) -> Non
 def test_without_a_platform_there_is_no_deadline_and_no_header() -> None:
     request = Request(timings={"exec": 1.234})
     assert request.seconds_left() is None
-    with request.last_words():
+    with request.stacks_at_deadline():
         assert request.headers() == [(b"server-timing", b"exec;dur=1.2")]
 
 
