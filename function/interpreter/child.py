@@ -35,10 +35,9 @@ MAX_WARNINGS_BYTES = 64 * 1024
 MAX_TRACEBACK_BYTES = 16 * 1024
 _FUTURES = 0x1FE0000  # PyCF_MASK: what `from __future__` switches on (CPython compile.h)
 
-_dumps, _write, _exit = json.dumps, os.write, os._exit
-
-
 REPORT, TRACE, CHANNEL = 3, 4, 5  # descriptors of the child; 0 is empty, 1 and 2 are its output
+
+_dumps, _write, _exit = json.dumps, os.write, os._exit
 
 
 def main(channel_fd: int, stdout_fd: int, stderr_fd: int, report_fd: int, trace_fd: int) -> None:
@@ -80,11 +79,19 @@ def main(channel_fd: int, stdout_fd: int, stderr_fd: int, report_fd: int, trace_
 
 def _arrange_descriptors(fds: list[int]) -> None:
     """Lay `fds` from 1 on, with nothing at 0, and close every other: the template's are not for the code."""
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]
+    _lay(fds)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.closerange(len(fds) + 1, 4096)
+
+
+def _lay(fds: list[int]) -> None:
+    """Move `fds` to the numbers from 1 on. By way of numbers above all of these, since some may be among them."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]
+    for fd in fds:
+        os.close(fd)
     for target, fd in enumerate(high, start=1):
         os.dup2(fd, target, inheritable=target < REPORT)
-    os.closerange(len(fds) + 1, 4096)
+        os.close(fd)
 
 
 def _next_request() -> dict[str, Any]:
@@ -94,12 +101,7 @@ def _next_request() -> dict[str, Any]:
         pyplot.close("all")  # they have been shown
     os.close(REPORT)
     request, fds = _read_framed(CHANNEL)
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]
-    for fd in fds:
-        os.close(fd)
-    for target, fd in enumerate(high, start=1):
-        os.dup2(fd, target, inheritable=target < REPORT)
-        os.close(fd)
+    _lay(fds)
     return request
 
 

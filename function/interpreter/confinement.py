@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from interpreter.kernel import Available
 
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN")
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # never through a symlink
 SWEEP_ROUNDS = 200  # so that what forks as fast as it is killed does not hold the host for ever
 STACK_MB = 8  # what CPython's own limit of recursion in C is made for; more would let a recursion eat the memory
 
@@ -210,7 +211,7 @@ def wipe(directory: str, keep: Iterable[str] = ()) -> None:
     Never follows a symlink (CVE-2024-28185 and its kin): every step is by directory descriptor with O_NOFOLLOW.
     """
     kept = set(keep)
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = os.open(directory, OPEN_DIRECTORY)
     try:
         _empty(fd, kept)
     finally:
@@ -231,7 +232,7 @@ def _empty(fd: int, keep: set[str]) -> None:
             if os.lstat(name, dir_fd=fd).st_uid != uid:
                 continue
             os.chmod(name, 0o700, dir_fd=fd)  # the run may have taken its own permission away
-            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            below = os.open(name, OPEN_DIRECTORY, dir_fd=fd)
             try:
                 _empty(below, set())
             finally:

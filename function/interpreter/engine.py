@@ -29,6 +29,7 @@ from interpreter.watch import Bounds, Child, Held, Watched, resume, watch
 
 PACKAGES = ".packages"  # where runtime installs lie, below the scratch directory
 HEAVY = ("numpy", "numpy.random", "pandas", "matplotlib", "matplotlib.pyplot")
+ON_HEAVY = {"scipy", "seaborn", "sklearn"}  # not preloaded, but they import what is
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,7 @@ class Interpreter:
         if overlay.modules & preloaded:
             return False
         wanted = set(imported_modules(code))
-        return bool(wanted & (preloaded | {"seaborn", "sklearn", "scipy"}))
+        return bool(wanted & (preloaded | ON_HEAVY))
 
     def _template(self, kind: str) -> Template:
         with self._lock:

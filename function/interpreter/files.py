@@ -14,11 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from interpreter.confinement import OPEN_DIRECTORY
+
 MAX_FILES_IN = 20
 MAX_BYTES_IN = 3 << 20  # of all files given; a request body is capped at 4 MiB
 MAX_LISTED = 100
 MAX_BYTES_OUT = 2 << 20  # of all files returned; Lambda answers at most 6 MB
 MAX_DEPTH = 8
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe in its place does not hold us up
 
 
 class FileError(ValueError):
@@ -87,7 +90,7 @@ def write(directory: str, files: Mapping[str, bytes]) -> None:
 def left(directory: str, given: Mapping[str, bytes]) -> tuple[list[Left], bool]:
     """What lies there and was not given just so, sorted by name, and whether there is more than can be listed."""
     found = []
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = os.open(directory, OPEN_DIRECTORY)
     try:
         for name, size, file_fd in _walk(fd, "", 0):
             try:
@@ -125,13 +128,13 @@ def collect(directory: str, names: Sequence[str]) -> tuple[list[Returned], list[
 
 def _open_and_read(directory: str, name: str, room: int) -> bytes:
     *above, last = name.split("/")
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = os.open(directory, OPEN_DIRECTORY)
     try:
         for part in above:
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            below = os.open(part, OPEN_DIRECTORY, dir_fd=fd)
             os.close(fd)
             fd = below
-        file_fd = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+        file_fd = os.open(last, _OPEN_FILE, dir_fd=fd)
     finally:
         os.close(fd)
     try:
@@ -161,10 +164,10 @@ def _walk(fd: int, prefix: str, depth: int) -> Iterator[tuple[str, int, int]]:
         try:
             status = os.lstat(name, dir_fd=fd)
             if stat.S_ISREG(status.st_mode):
-                file_fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+                file_fd = os.open(name, _OPEN_FILE, dir_fd=fd)
                 yield prefix + name, status.st_size, file_fd
             elif stat.S_ISDIR(status.st_mode) and depth < MAX_DEPTH and name != "__pycache__":
-                below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+                below = os.open(name, OPEN_DIRECTORY, dir_fd=fd)
                 try:
                     yield from _walk(below, f"{prefix}{name}/", depth + 1)
                 finally:

@@ -51,8 +51,8 @@ def complete(
     report = None if watched.killed_for else _parse_report(watched)
     rich: list[Rich] = []
     if report is None:
-        error: ExecutionError | None = _explain_end(watched, timeout_s)
-        result = f"{error.name}: {error.message}" if error else ""
+        error = _explain_end(watched, timeout_s)
+        result = f"{error.name}: {error.message}"
         execution = Execution(success=False, result=result, stdout="", stderr="", warnings="", error=error, usage=usage)
     else:
         rich = [Rich(output.mime_type, base64.b64decode(output.data)) for output in report.outputs]

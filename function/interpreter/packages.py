@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from interpreter.template import ROOT, template_path
+
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
@@ -232,11 +234,17 @@ class Pip:
         where = pip_directory()
         if where is None:
             raise PackageError("InstallFailed", "this environment has no pip, so nothing can be installed at run time")
-        own = Path(__file__).resolve().parents[1]
-        path = [*(entry for entry in sys.path if entry and entry not in (str(own), os.getcwd())), where]
+        path = [*template_path(), where]
         config = {"path": path, "home": str(self.home), "readable": [*path, *_PIP_READS]}
         process = subprocess.Popen(
-            [sys.executable, "-I", str(own / "interpreter" / "pip_confined.py"), json.dumps(config), *_PIP, *arguments],
+            [
+                sys.executable,
+                "-I",
+                str(ROOT / "interpreter" / "pip_confined.py"),
+                json.dumps(config),
+                *_PIP,
+                *arguments,
+            ],
             env=self._environment(),
             cwd=self.home,
             stdin=subprocess.DEVNULL,
