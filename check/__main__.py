@@ -113,7 +113,7 @@ def all_steps(target: Target, out: Path, steps: dict[str, Step]) -> dict[str, An
     step(steps, "coldstart", ["load", "coldstart", target.endpoint, "-n", "5"], out, target)
     if steps["coldstart"].exit_code == 3:
         raise StepFailed(f"{target.endpoint} cannot be reached or refuses the credentials", 3)
-    say("3/5 conformance: hundreds of programs are sent, so this takes half a minute")
+    say("3/5 conformance: hundreds of programs are sent, so this takes up to a minute")
     step(steps, "conformance", ["conformance", target.endpoint, "-n", "4"], out, target)
     say("4/5 load: 18 s of arrivals at intended times")
     step(steps, "load", ["load", "run", "smoke", target.endpoint, "--yes"], out, target)

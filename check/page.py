@@ -30,6 +30,7 @@ def write(
         endpoint=endpoint,
         verdict=verdict,
         started=started.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        took=lasted(sum(step.seconds for step in steps)),
         rows=rows,
         steps=steps,
         problem=problem,
@@ -37,6 +38,11 @@ def write(
     path = directory / "index.html"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def lasted(seconds: float) -> str:
+    whole, rest = divmod(round(seconds), 60)
+    return f"{whole} min {rest} s" if whole else f"{rest} s"
 
 
 def point(latest: Path, page: Path) -> None:

@@ -125,7 +125,11 @@ def _links(step: Step, *names: str) -> tuple[tuple[str, str], ...]:
 def _conformance(step: Step) -> list[Row]:
     report = read(step, "report.json")
     links = _links(step, "report.html", "report.json", "junit.xml", "checks.jsonl")
-    links_of = {"protocol": links, "security": _links(step, "scorecard.html")}
+    links_of = {
+        "protocol": links,
+        "tools": links[:1],  # one report tells of both
+        "security": _links(step, "scorecard.html", "scorecard.json"),
+    }
     if not report:
         return [Row("conformance", "fail", step.verdict, links)]
     found = []
@@ -136,22 +140,23 @@ def _conformance(step: Step) -> list[Row]:
         if part == "protocol":
             figures += ", revisions " + ", ".join(era for era, how in report["eras"].items() if how == "spoken")
         if part == "security":
-            figures += _security(report["security"])
+            figures += _security(read(step, "scorecard.json"))
         standing = "fail" if bad else "pass" if counts.get("passed") else "inconclusive"
         found.append(Row(part, standing, figures, links_of.get(part, ())))
     return found
 
 
-def _security(security: dict[str, Any]) -> str:
-    totals: dict[str, int] = {}
-    for counts in security["classes"].values():
-        for name, count in counts.items():
-            totals[name] = totals.get(name, 0) + count
-    attacks = ", ".join(
-        f"{totals[name]} {name}" for name in ("blocked", "contained", "leaked", "crashed") if totals.get(name)
+def _security(scorecard: dict[str, Any]) -> str:
+    """The scorecard's own figures; empty where nothing that runs code was there to be attacked."""
+    if not scorecard:
+        return ""
+    attacks, benign = scorecard["attacks"], scorecard["benign"]
+    crashed = f", {attacks['crashed']} crashed" if attacks["crashed"] else ""
+    return (
+        f"; attacks: {attacks['blocked']} blocked, {attacks['contained']} contained, {attacks['leaked']} got "
+        f"through{crashed}; {len(benign['refused'])} of {benign['programs'] - benign['unsupported']} benign programs "
+        "refused"
     )
-    benign = security["benign"]
-    return f"; attacks: {attacks}; {len(benign['false_positives'])} of {benign['programs']} benign programs refused"
 
 
 def _load(step: Step) -> Row:

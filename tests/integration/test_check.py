@@ -36,6 +36,9 @@ def test_the_main_job_passes_and_its_page_links_every_report(tmp_path: Path) -> 
     for name in ("protocol", "tools", "security", "load", "cold starts", "logs and cost", "confinement"):
         assert any(line.startswith(name) for line in done.stdout.splitlines()), name
     assert "verdict: pass" in done.stdout
+    attacks = json.loads((tmp_path / "conformance" / "scorecard.json").read_text())["attacks"]
+    told = f"attacks: {attacks['blocked']} blocked, {attacks['contained']} contained, 0 got through;"
+    assert told in " ".join(done.stdout.split()), "the screen and the scorecard it links count alike"
     links = Links()
     links.feed((tmp_path / "index.html").read_text())
     assert len(links.found) > 10
