@@ -90,17 +90,8 @@ def iso_time(epoch_s: float) -> str:
 
 def init_start(platform: Platform, now_s: float) -> list[str]:
     if platform.log_format != "JSON":
-        return [f"INIT_START Runtime Version: {RUNTIME_VERSION}\tRuntime Version ARN: {runtime_arn(platform.region)}\n"]
-    record = {
-        "initializationType": platform.initialization_type,
-        "phase": "init",
-        "runtimeVersion": RUNTIME_VERSION,
-        "runtimeVersionArn": runtime_arn(platform.region),
-        "functionName": platform.function_name,
-        "functionVersion": platform.version,
-        "instanceId": platform.stream,
-        "instanceMaxMemory": platform.memory_mb * 1024 * 1024,
-    }
+        return [_text_start("INIT_START", platform)]
+    record = {"initializationType": platform.initialization_type, "phase": "init", **_instance(platform)}
     return _record(platform, "INFO", now_s, "platform.initStart", record)
 
 
@@ -130,18 +121,8 @@ def init_report(
 
 def restore_start(platform: Platform, now_s: float) -> list[str]:
     if platform.log_format != "JSON":
-        return [
-            f"RESTORE_START Runtime Version: {RUNTIME_VERSION}\tRuntime Version ARN: {runtime_arn(platform.region)}\n"
-        ]
-    record = {
-        "runtimeVersion": RUNTIME_VERSION,
-        "runtimeVersionArn": runtime_arn(platform.region),
-        "functionName": platform.function_name,
-        "functionVersion": platform.version,
-        "instanceId": platform.stream,
-        "instanceMaxMemory": platform.memory_mb * 1024 * 1024,
-    }
-    return _record(platform, "INFO", now_s, "platform.restoreStart", record)
+        return [_text_start("RESTORE_START", platform)]
+    return _record(platform, "INFO", now_s, "platform.restoreStart", _instance(platform))
 
 
 def restore_report(
@@ -251,6 +232,21 @@ def _text_report(report: Report) -> str:
 def runtime_arn(region: str) -> str:
     """The ARN of the runtime's version, as log lines and GetFunctionConfiguration tell it."""
     return f"arn:aws:lambda:{region}::runtime:{RUNTIME_ARN_SUFFIX}"
+
+
+def _text_start(kind: str, platform: Platform) -> str:
+    return f"{kind} Runtime Version: {RUNTIME_VERSION}\tRuntime Version ARN: {runtime_arn(platform.region)}\n"
+
+
+def _instance(platform: Platform) -> dict[str, Any]:
+    return {
+        "runtimeVersion": RUNTIME_VERSION,
+        "runtimeVersionArn": runtime_arn(platform.region),
+        "functionName": platform.function_name,
+        "functionVersion": platform.version,
+        "instanceId": platform.stream,
+        "instanceMaxMemory": platform.memory_mb * 1024 * 1024,
+    }
 
 
 def _of_tenant(platform: Platform, record: dict[str, Any]) -> dict[str, Any]:

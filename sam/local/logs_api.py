@@ -14,7 +14,7 @@ from typing import Any
 
 from .filter_pattern import PatternError, compile_pattern
 from .insights import MOST_ROWS, QueryError, compile_query, discovered
-from .log_store import Group, LogsError, LogStore
+from .log_store import EVENT_OVERHEAD, Group, LogsError, LogStore
 from .stack import ACCOUNT_ID
 
 TARGET = "Logs_20140328."
@@ -173,7 +173,7 @@ class LogsApi:
 
     def _put_events(self, asked: Document) -> Document:
         events = [(int(event["timestamp"]), str(event["message"])) for event in asked["logEvents"]]
-        sizes = [len(message.encode("utf-8", "replace")) + 26 for _, message in events]
+        sizes = [len(message.encode("utf-8", "replace")) + EVENT_OVERHEAD for _, message in events]
         if not events or len(events) > _MOST_PUT_EVENTS or sum(sizes) > _MOST_PUT_BYTES or max(sizes) > _LONGEST_EVENT:
             raise LogsError("InvalidParameterException", "Upload too large, or empty: 1 to 10000 events in 1 MiB.")
         if any(later[0] < earlier[0] for earlier, later in itertools.pairwise(events)):
