@@ -42,7 +42,7 @@ class ErrorReport:
 
 
 def group(problems: Iterable[Problem]) -> list[ErrorGroup]:
-    """The groups, the most frequent first, then the latest."""
+    """The groups, the most frequent first, then the latest; what callers' own code did comes after all others."""
     groups: dict[tuple[str, str], ErrorGroup] = {}
     for problem in problems:
         key = (problem.kind, normalise(problem.message))
@@ -56,7 +56,7 @@ def group(problems: Iterable[Problem]) -> list[ErrorGroup]:
             )
         else:
             groups[key] = ErrorGroup(*key, 1, problem.at_ms, problem.at_ms, problem)
-    return sorted(groups.values(), key=lambda g: (-g.count, -g.last_ms))
+    return sorted(groups.values(), key=lambda g: (g.kind == "call", -g.count, -g.last_ms))
 
 
 def normalise(message: str) -> str:

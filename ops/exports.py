@@ -9,20 +9,22 @@ from datetime import tzinfo
 from typing import TextIO
 
 from ops.logs import LogEvent, event_line
+from ops.reading import readable
 from ops.times import of_ms
 
 type Writer = Callable[[Iterable[LogEvent], TextIO, tzinfo], None]
 
 
 def write_text(events: Iterable[LogEvent], out: TextIO, zone: tzinfo) -> None:
-    """`time stream-end message`, the message's own line breaks indented under it; times in `zone`."""
+    """`time stream-end message`, JSON records said in words; times in `zone`."""
     out.writelines(text_line(event, zone) for event in events)
 
 
 def text_line(event: LogEvent, zone: tzinfo) -> str:
-    """One event for reading; the last eight characters of its stream tell environments apart."""
+    """One event for reading, its own line breaks indented under it; the last eight characters of its stream tell
+    environments apart."""
     at = of_ms(event.timestamp_ms, zone)
-    lines = event.message.rstrip("\r\n\t ").replace("\r", "\n").split("\n")
+    lines = readable(event.message).rstrip("\r\n\t ").replace("\r", "\n").split("\n")
     return (
         f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} {at:%Z} {event.stream[-8:]} "
         + "\n    ".join(lines)

@@ -35,7 +35,7 @@ class Problem:
     """One thing that went wrong, with the line that says so.
 
     `kind` is timeout, oom or error (the invocation failed), init (an environment did not come up) or logged (the code
-    wrote at level ERROR and went on).
+    wrote at level ERROR and went on), or call (the tool's answer said that the caller's code failed).
     """
 
     kind: str
@@ -277,8 +277,10 @@ class _Folding:
                 pass
 
     def _logged(self, event: LogEvent, record: records.Logged) -> None:
-        if "tool" in record.fields and "outcome" in record.fields:
+        if records.is_call(record.fields):
             self.calls.add(record.fields)
+            if record.fields["outcome"] != "ok":
+                self._problem("call", event, record.request_id, records.call_words(record.fields))
         violations = record.fields.get("violations")
         if isinstance(violations, list):
             self.violations.update(str(name) for name in violations)

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from ops import error_groups, exports, parquet, records
+from ops import error_groups, exports, parquet
 from ops.aws import aws_sentences
 from ops.command import (
     Selection,
@@ -62,7 +62,12 @@ def run(args: argparse.Namespace, around: Surroundings) -> int:
 
 
 def _output_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", choices=tuple(exports.WRITERS), default="text", help="format (default text)")
+    parser.add_argument(
+        "--output",
+        choices=tuple(exports.WRITERS),
+        default="text",
+        help="text, JSON records in words (default); jsonl and csv as written",
+    )
     parser.add_argument("--out", metavar="DIR", help="also keep the raw events in this folder")
 
 
@@ -171,7 +176,9 @@ def _tail(args: argparse.Namespace, around: Surroundings) -> int:
 
 def _show(args: argparse.Namespace, around: Surroundings) -> int:
     selection = selection_of(args, around)
-    wanted = args.request_id.lower()
+    wanted = args.request_id.strip().lower()
+    if not wanted:
+        raise UsageError("No request id was given; it is the X-Lambda-Request-Id of a response, or its beginning.")
     hits = [event for batch in selection.batches(f'"{wanted}"') for event in batch]
     ids = request_ids(hits, wanted)
     if not ids:
@@ -205,18 +212,8 @@ def _verdict(lines: list[LogEvent], around: Surroundings) -> None:
     ledger = fold(lines)
     if not len(ledger.invocations):
         around.out.write("No REPORT yet: still running, or its environment was lost.\n")
-    for event in lines:
-        if isinstance(record := records.parse(event.message), records.Report):
-            around.out.write(_report_words(record) + "\n")
-    for problem in ledger.problems:
+    for problem in (p for p in ledger.problems if p.kind != "call"):  # its line has said so
         around.out.write(f"{problem.kind}: {error_groups.normalise(problem.message)}\n")
-
-
-def _report_words(report: records.Report) -> str:
-    known = {name: value for name, value in asdict(report).items() if value is not None and name != "request_id"}
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in known.items()
-    )
 
 
 def _errors(args: argparse.Namespace, around: Surroundings) -> int:
@@ -230,7 +227,11 @@ def _errors(args: argparse.Namespace, around: Surroundings) -> int:
         around.out.write(json.dumps(told, ensure_ascii=False, indent=2) + "\n")
     else:
         _print_groups(groups, around)
-    around.say(f"{len(ledger.problems)} problems in {len(ledger.invocations)} invocations, {len(groups)} groups")
+    failed = sum(problem.kind == "call" for problem in ledger.problems)
+    around.say(
+        f"{len(ledger.problems) - failed} problems in {len(ledger.invocations)} invocations, "
+        f"{failed} calls whose code failed, {len(groups)} groups"
+    )
     if not ledger.lines:
         raise Inconclusive("The range holds no events; widen --since.")
     return EXIT_PASS

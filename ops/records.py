@@ -354,6 +354,18 @@ def _logged(event: dict[str, Any]) -> Logged:
     )
 
 
+def is_call(fields: Mapping[str, Any]) -> bool:
+    """Whether a JSON record is the function's own about one tool call."""
+    return "tool" in fields and "outcome" in fields
+
+
+def call_words(fields: Mapping[str, Any]) -> str:
+    """How a call that failed did: `execute_python: security SecurityError os.system`."""
+    violations = fields.get("violations")
+    what = (fields.get("error_type"), fields.get("error_name"), *(violations if isinstance(violations, list) else ()))
+    return f"{fields['tool']}: {' '.join(str(part) for part in what if part) or fields['outcome']}"
+
+
 def _first_text(event: Mapping[str, Any], *names: str) -> str | None:
     return next((event[name] for name in names if isinstance(event.get(name), str)), None)
 

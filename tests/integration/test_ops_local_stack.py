@@ -48,8 +48,10 @@ def test_show_finds_the_request_of_a_response(stack, calls):
     request_id, _ = made[-1]
     done = ops(stack, "logs", "show", request_id)
     assert done.returncode == 0, done.stderr
-    assert f"START RequestId: {request_id}" in done.stdout or f'"requestId":"{request_id}"' in done.stdout
-    assert "duration_ms" in done.stdout
+    began, called, ended = done.stdout.splitlines()
+    assert f"START {request_id}" in began
+    assert f"CALL {request_id} execute_python ok" in called
+    assert f"REPORT {request_id} success" in ended
     assert made[0][0] not in done.stdout
 
 

@@ -12,7 +12,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from ops import error_groups, exports, filters, one_request, records
+from ops import error_groups, exports, filters, one_request, reading, records
 from ops.__main__ import run
 from ops.command import Surroundings
 from ops.failures import UsageError
@@ -227,9 +227,76 @@ def test_show_prints_the_request_its_figures_and_the_clients_row(aws, tmp_path):
     assert "a says hello" in out
     assert "importing numpy" in out
     assert "b says hello" not in out
-    assert "init_ms 300" in out
+    assert "Init Duration: 300.00 ms" in out
     assert '{"n": 2' in out
     assert '{"n": 1' not in out
+
+
+CALL = {"level": "INFO", "message": "tool call", "requestId": A, "tool": "execute_python", "_aws": {}, "calls": 1}
+REFUSED = CALL | {
+    "outcome": "error",
+    "error_type": "security",
+    "error_name": "SecurityError",
+    "violations": ["os.fork"],
+}
+UNCAUGHT = {
+    "level": "ERROR",
+    "errorType": "ValueError",
+    "errorMessage": "no",
+    "requestId": A,
+    "stackTrace": ["  a\n", "  b"],
+}
+
+
+def platform(kind, **record):
+    return json.dumps({"type": f"platform.{kind}", "record": record})
+
+
+@pytest.mark.parametrize(
+    ("message", "reads"),
+    [
+        pytest.param(platform("start", requestId=A, version="7"), f"START {A} version 7", id="start"),
+        pytest.param(
+            platform(
+                "report", requestId=A, status="timeout",
+                metrics={"durationMs": 3000.0, "billedDurationMs": 3100, "memorySizeMB": 512, "initDurationMs": 99.5},
+            ),
+            f"REPORT {A} timeout, 3000 ms, billed 3100 ms, init 99.5 ms", id="report",
+        ),
+        pytest.param(
+            json.dumps(REFUSED | {"wall_ms": 7.9, "cpu_ms": 6, "max_rss_mb": 14.6, "api_key_id": "k1"}),
+            f"CALL {A} execute_python: security SecurityError os.fork, wall 7.9 ms, CPU 6 ms, 14.6 MB, key k1",
+            id="refused",
+        ),
+        pytest.param(
+            json.dumps(CALL | {"outcome": "ok", "requirements": ["six"], "install_ms": 900.5}),
+            f"CALL {A} execute_python ok, requirements six, install 900.5 ms", id="install",
+        ),
+        pytest.param(json.dumps(UNCAUGHT), f"ERROR {A} ValueError: no\n  a\n  b", id="stack"),
+        pytest.param(
+            '{"level":"WARN","message":"slow","http":{"status":503}}', 'WARN slow http={"status": 503}', id="others"
+        ),
+        pytest.param(platform("logsDropped", droppedRecords=3), 'platform.logsDropped {"droppedRecords": 3}', id="new"),
+        pytest.param("START RequestId: x Version: 1\n", "START RequestId: x Version: 1\n", id="text"),
+        pytest.param('{"half', '{"half', id="no-json"),
+        pytest.param("[1]", "[1]", id="no-object"),
+    ],
+)  # fmt: skip
+def test_a_json_record_reads_as_a_line(message, reads):
+    assert reading.readable(message) == reads
+
+
+def test_calls_whose_code_failed_are_grouped_after_what_went_wrong_with_the_function():
+    ledger = fold(stream_of(*[json.dumps(REFUSED)] * 3, json.dumps(UNCAUGHT), report(A)))
+    told = [(g.kind, g.count, g.message) for g in error_groups.group(ledger.problems)]
+    assert told == [("error", 1, "ValueError: no"), ("call", 3, "execute_python: security SecurityError os.fork")]
+    assert ledger.invocations.outcomes.tolist() == ["error"]
+    assert fold(stream_of(json.dumps(REFUSED), report(A))).invocations.outcomes.tolist() == ["ok"]
+
+
+def test_show_wants_an_id(aws):
+    code, _, err = ops(aws, "show", " ")
+    assert (code, "No request id was given" in err) == (2, True)
 
 
 def test_show_of_an_unknown_request_is_inconclusive(aws):
