@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -198,37 +198,9 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
     aws.lambda_api = LambdaApi(functions, stack)
     await release_as_deployed(function, stack)
     api_keys = _api_keys(options)
-    gateway = Gateway(stack, function, api_keys)
-    host, port = listening.getsockname()[:2]
-    base = f"http://{host}:{port}"
-    ready = {
-        "endpoint": f"{base}/{stack.stage}/lambda/mcp/",
-        "aws_endpoint_url": base,
-        "log_group": stack.log_group,
-        "function_name": stack.function_name,
-        # The function answers pages of loopback names alone.
-        "console": f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/",
-    }
-    console = Console(
-        {
-            "endpoint": f"/{stack.stage}/lambda/mcp/",
-            "console": ready["console"],
-            "function_name": stack.function_name,
-            "memory_mb": stack.memory_mb,
-            "timeout_s": stack.timeout_s,
-            "api_key": bool(api_keys),
-        }
-    )
-
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        if is_aws_request(request):
-            return await aws.handle(request)
-        if wants_page(request):
-            return console.page()
-        if request.path == "/" and request.method == "GET":
-            return web.json_response(ready)
-        return await gateway.handle(request)
-
+    ready = _ready(stack, *listening.getsockname()[:2])
+    console = _console(stack, ready["console"], wants_key=bool(api_keys))
+    handle = _handler(aws, console, Gateway(stack, function, api_keys), ready)
     runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=1.0)
     await runner.setup()
     await web.SockSite(runner, listening).start()
@@ -245,6 +217,49 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
         await runner.cleanup()
         await asyncio.to_thread(writer.close)
         aws.close()
+
+
+def _ready(stack: Stack, host: str, port: int) -> dict[str, str]:
+    """The line that tells a program, or a person, what is where."""
+    base = f"http://{host}:{port}"
+    return {
+        "endpoint": f"{base}/{stack.stage}/lambda/mcp/",
+        "aws_endpoint_url": base,
+        "log_group": stack.log_group,
+        "function_name": stack.function_name,
+        # The function answers pages of loopback names alone.
+        "console": f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/",
+    }
+
+
+def _console(stack: Stack, url: str, *, wants_key: bool) -> Console:
+    return Console(
+        {
+            "endpoint": f"/{stack.stage}/lambda/mcp/",
+            "console": url,
+            "function_name": stack.function_name,
+            "memory_mb": stack.memory_mb,
+            "timeout_s": stack.timeout_s,
+            "api_key": wants_key,
+        }
+    )
+
+
+def _handler(
+    aws: Aws, console: Console, gateway: Gateway, ready: Mapping[str, str]
+) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    """Everything comes to one port: AWS's APIs by their signature, the console and the ready line at its root."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if is_aws_request(request):
+            return await aws.handle(request)
+        if wants_page(request):
+            return console.page()
+        if request.path == "/" and request.method == "GET":
+            return web.json_response(ready)
+        return await gateway.handle(request)
+
+    return handle
 
 
 def _share(options: argparse.Namespace) -> Callable[[int], Share] | None:
