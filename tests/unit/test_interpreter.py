@@ -114,7 +114,7 @@ def test_success(run: Run, code: str, result: str, stdout: str) -> None:
         pytest.param("def f(): f()\nf()", "runtime", "RecursionError", 1, id="recursion"),
     ],
 )
-def test_failure(run: Run, code: str, type_: str, name: str, line: int | None) -> None:
+def test_a_failure_is_told_by_kind_name_and_line(run: Run, code: str, type_: str, name: str, line: int | None) -> None:
     deadline_s = 1.5 if type_ == "timeout" else None
     execution = run(f"print('before')\n{code}" if type_ != "syntax" else code, deadline_s=deadline_s)
     assert not execution.success

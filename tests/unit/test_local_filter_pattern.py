@@ -96,7 +96,7 @@ ACCESS = '127.0.0.1 Prod frank [10/Oct/2000:13:25:15 -0700] "GET /index.html HTT
         pytest.param("{ $.type = platform.report }", PLATFORM, True, id="json-unquoted-dot"),
     ],
 )
-def test_patterns(pattern: str, message: str, matches: bool):
+def test_a_pattern_matches_and_does_not(pattern: str, message: str, matches: bool):
     assert compile_pattern(pattern)(message) is matches
 
 
@@ -146,7 +146,7 @@ def test_words_of_a_line():
         pytest.param('[report = "REPORT", l, id, d, duration, ...]', "$duration", REPORT, 3.1, id="field-of-a-report"),
     ],
 )
-def test_values_of_metric_filters(pattern: str, reference: str, message: str, value: float | None):
+def test_a_metric_filter_takes_its_value(pattern: str, reference: str, message: str, value: float | None):
     assert value_of(pattern, reference, message) == value
 
 

@@ -47,7 +47,7 @@ STACK = Stack(
         pytest.param("GET", "/Prod/files/a/b%20c", "/files/{path+}", "/files/a/b c", {"path": "a/b c"}, id="greedy"),
     ],
 )
-def test_routes(method: str, path: str, resource: str, seen: str, parameters: dict[str, str]):
+def test_a_request_finds_its_route(method: str, path: str, resource: str, seen: str, parameters: dict[str, str]):
     match = match_route(STACK, path, method)
     assert match is not None
     assert (match.route.resource, match.path, match.parameters) == (resource, seen, parameters)
@@ -64,7 +64,7 @@ def test_routes(method: str, path: str, resource: str, seen: str, parameters: di
         pytest.param("GET", "/Prod/files", id="greedy-wants-something"),
     ],
 )
-def test_no_route(method: str, path: str):
+def test_what_has_no_route_finds_none(method: str, path: str):
     assert match_route(STACK, path, method) is None
 
 
@@ -108,7 +108,9 @@ def test_an_event_is_what_the_published_fixture_is():
         pytest.param(b"x", ("application/zip",), "x", False, id="another-binary-type"),
     ],
 )
-def test_bodies(body: bytes, types: tuple[str, ...], expected: str | None, encoded: bool):
+def test_a_body_is_text_unless_its_type_is_binary(
+    body: bytes, types: tuple[str, ...], expected: str | None, encoded: bool
+):
     match = Match(Route("/a", "POST", False), "/a", {})
     event = proxy_event(
         replace(STACK, binary_media_types=types), match, "POST", "/Prod/a", [("Content-Type", "image/png")], body, "id",
@@ -129,7 +131,7 @@ BINARY = {"statusCode": 200, "body": "/w==", "isBase64Encoded": True}
         pytest.param(BINARY, "image/png, */*", 200, b"\xff", id="binary-asked-for-first"),
     ],
 )
-def test_answers(document: dict[str, Any], accept: str, status: int, body: bytes):
+def test_an_answer_becomes_status_and_body(document: dict[str, Any], accept: str, status: int, body: bytes):
     answer = proxy_response(json.dumps(document).encode(), ("image/png",), accept)
     assert (answer.status, answer.body) == (status, body)
 
@@ -145,7 +147,7 @@ def test_answers(document: dict[str, Any], accept: str, status: int, body: bytes
         pytest.param({"headers": {"Connection": "close"}}, "Connection", [], id="hop-by-hop"),
     ],
 )
-def test_answer_headers(given: dict[str, Any], name: str, values: list[str]):
+def test_headers_of_an_answer_arrive_as_from_api_gateway(given: dict[str, Any], name: str, values: list[str]):
     answer = proxy_response(json.dumps({"statusCode": 200, **given}).encode(), (), "")
     assert answer.headers.getall(name, []) == values
 
@@ -166,7 +168,7 @@ def test_answer_headers(given: dict[str, Any], name: str, values: list[str]):
         pytest.param(b'{"statusCode": 200, "body": "%", "isBase64Encoded": true}', id="not-base64"),
     ],
 )
-def test_what_is_no_proxy_response(payload: bytes):
+def test_what_is_no_proxy_response_is_malformed(payload: bytes):
     with pytest.raises(Malformed):
         proxy_response(payload, ("*/*",), "*/*")
 

@@ -108,7 +108,7 @@ def ask(
         pytest.param(has_no_room, 500, INTERNAL, id="no-environment"),
     ],
 )
-def test_outcomes(behave: Callable[[], Awaitable[Outcome]], status: int, body: Any):
+def test_an_outcome_has_its_status(behave: Callable[[], Awaitable[Outcome]], status: int, body: Any):
     seen_status, seen_body, headers = ask(PlayedFunction(behave))
     assert (seen_status, seen_body) == (status, body)
     assert headers["x-amzn-RequestId"]
@@ -122,7 +122,7 @@ def test_outcomes(behave: Callable[[], Awaitable[Outcome]], status: int, body: A
         pytest.param(MAX_BODY_BYTES + 1, 413, id="more-than-the-gateway-reads"),
     ],
 )
-def test_large_bodies(size: int, status: int):
+def test_a_body_that_makes_too_large_an_event_is_a_413(size: int, status: int):
     pool = PlayedFunction(answers)
     assert ask(pool, b"x" * size)[0] == status
     assert [len(event["body"]) for event in pool.events] == [size] * (status == 201)

@@ -25,9 +25,9 @@ def everything(_: str) -> bool:
 
 def filtered(of: LogStore, **how: Any) -> list[list[str]]:
     """The messages of every page until there is no token."""
-    pages, token = [], None
+    pages, token, matches = [], None, how.pop("matches", everything)
     while True:
-        page, token = of.filter(GROUP, how.pop("matches", everything), token=token, **how)
+        page, token = of.filter(GROUP, matches, token=token, **how)
         pages.append([event.message for _, event in page])
         if token is None:
             return pages
@@ -158,6 +158,6 @@ def test_retention_drops_what_is_too_old():
         pytest.param("PutMetricFilter", b"{}", "UnknownOperationException", id="not-here"),
     ],
 )
-def test_refusals(operation: str, body: bytes, kind: str):
+def test_a_request_that_aws_refuses_is_refused_by_its_name(operation: str, body: bytes, kind: str):
     status, document = LogsApi(store(a=[]), "us-east-1").handle(operation, body) or (0, {})
     assert (status, document["__type"]) == (400, kind)

@@ -47,7 +47,7 @@ NOW = 1791444627.768  # 2026-10-08T07:30:27.768Z
         ),
     ],
 )
-def test_text_reports(report: Report, line: str):
+def test_a_report_reads_as_a_real_one(report: Report, line: str):
     assert logs.end_and_report(TEXT, NOW, report) == [f"END RequestId: {ID}\n", line]
 
 
@@ -74,7 +74,7 @@ def test_json_init_start_has_the_keys_of_a_real_one():
     assert record["instanceMaxMemory"] == 256 * 1024 * 1024
 
 
-def test_other_text_lines():
+def test_other_lines_read_as_real_ones():
     assert re.fullmatch(
         r"INIT_START Runtime Version: python:3\.12\.\S+\t"
         r"Runtime Version ARN: arn:aws:lambda:\S+::runtime:[0-9a-f]{64}\n",

@@ -50,7 +50,7 @@ def hundred() -> MetricStore:
         pytest.param("TM(10%:90%)", 50.0, id="ranged-mean"),
     ],
 )
-def test_extended_statistics(hundred: MetricStore, name: str, value: float):
+def test_an_extended_statistic_is_exact(hundred: MetricStore, name: str, value: float):
     (point,) = stats(hundred, name)
     assert point["ExtendedStatistics"][name] == pytest.approx(value)
     assert point["Unit"] == "Milliseconds"
@@ -111,7 +111,7 @@ def test_metric_data_comes_newest_first_unless_asked_otherwise(hundred: MetricSt
         pytest.param({"ExtendedStatistics": ["p101"]}, "p101 for parameter Stat is not", id="unknown"),
     ],
 )
-def test_refusals(hundred: MetricStore, change: dict[str, Any], sentence: str):
+def test_what_cannot_be_told_is_refused_in_a_sentence(hundred: MetricStore, change: dict[str, Any], sentence: str):
     asked = {
         "Namespace": "N", "MetricName": "M", "StartTime": at(0), "EndTime": at(60), "Period": 60, "Statistics": ["Sum"],
     }  # fmt: skip

@@ -7,7 +7,9 @@ import pytest
 from sam.local.throttle import Meter, TokenBucket, UsagePlan, period_of
 
 
-class Hands:
+class Clock:
+    """Shows the time that it was set to."""
+
     def __init__(self, now_s: float = 0.0) -> None:
         self.now_s = now_s
 
@@ -16,7 +18,7 @@ class Hands:
 
 
 def test_a_bucket_holds_its_burst_and_fills_at_its_rate():
-    clock = Hands()
+    clock = Clock()
     bucket = TokenBucket(rate_per_s=10, burst=3, now=clock)
     assert [bucket.take() for _ in range(4)] == [True, True, True, False]
     clock.now_s = 0.1
@@ -26,7 +28,7 @@ def test_a_bucket_holds_its_burst_and_fills_at_its_rate():
 
 
 def test_a_quota_ends_with_its_period_and_a_throttled_request_costs_none():
-    clock = Hands(1_795_500_000.0)
+    clock = Clock(1_795_500_000.0)
     meter = Meter(UsagePlan(rate_per_s=1, burst=2, quota=3, quota_period="DAY"), clock)
     told = []
     for wait_s in (0, 0, 0, 1, 1, 24 * 3600):
@@ -36,7 +38,7 @@ def test_a_quota_ends_with_its_period_and_a_throttled_request_costs_none():
 
 
 def test_without_limits_everything_passes():
-    meter = Meter(UsagePlan(), Hands())
+    meter = Meter(UsagePlan(), Clock())
     assert {meter.refusal() for _ in range(1000)} == {None}
 
 
@@ -48,5 +50,5 @@ def test_without_limits_everything_passes():
         pytest.param("MONTH", datetime(2026, 11, 1, tzinfo=UTC), id="month"),
     ],
 )
-def test_periods(kind: str, begins: datetime):
+def test_a_period_begins_in_utc(kind: str, begins: datetime):
     assert period_of(kind, datetime(2026, 11, 24, 15, 30, tzinfo=UTC).timestamp()) == begins

@@ -134,7 +134,9 @@ def test_a_touched_install_is_not_reused(installer: PackageInstaller, tamper: ob
         pytest.param("pluswheel==9", "PackageNotFound", "the index has wheels of 1.0, 2.0", id="no-such-version"),
     ],
 )
-def test_refused(installer: PackageInstaller, requirement: str, name: str, says: str) -> None:
+def test_what_cannot_be_installed_is_told_by_kind(
+    installer: PackageInstaller, requirement: str, name: str, says: str
+) -> None:
     with pytest.raises(PackageError, match=says) as caught:
         installer.install([requirement])
     assert caught.value.name == name

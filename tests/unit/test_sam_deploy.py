@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from sam import deploy, settings
+from sam import deploy
 from sam.dependencies import layer
 
 
@@ -63,7 +63,7 @@ ARN = "O_LAYER_ARN=arn:aws:lambda:us-east-1:1:layer:x:1\n"
         pytest.param("apigw.deploy", "P_STAGE = dev\n", "must be NAME=value", id="unreadable"),
     ],
 )  # fmt: skip
-def test_what_is_missing_or_wrong(
+def test_what_is_missing_or_wrong_is_told_before_anything_is_done(
     place: Path, capsys: pytest.CaptureFixture[str], step: str, lines: str, sentence: str
 ) -> None:
     assert run(place, step, lines) == 2
@@ -71,7 +71,7 @@ def test_what_is_missing_or_wrong(
 
 
 @pytest.mark.parametrize("step", ["layer.deploy", "apigw.deploy"])
-def test_nothing_packaged(place: Path, capsys: pytest.CaptureFixture[str], step: str) -> None:
+def test_nothing_packaged_is_nothing_to_deploy(place: Path, capsys: pytest.CaptureFixture[str], step: str) -> None:
     for name in ("layer.yaml", "apigw.yaml"):
         (place / name).unlink()
     assert run(place, step, REGION + ARN) == 2
@@ -87,12 +87,12 @@ def account(place: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         yield boto3.Session(region_name="us-east-1")
 
 
-def test_a_bucket_that_is_not_there(place: Path, account: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bucket_that_is_not_there_is_told(place: Path, account: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(place, "layer.deploy", REGION + "BUCKET=nowhere-to-be-found\n") == 2
     assert "BUCKET names nowhere-to-be-found, which does not exist; make it with aws s3 mb" in capsys.readouterr().err
 
 
-def test_credentials_that_aws_refuses(
+def test_credentials_that_aws_refuses_are_told(
     place: Path, account: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
@@ -103,7 +103,7 @@ def test_credentials_that_aws_refuses(
     assert "AWS refuses the credentials: " in capsys.readouterr().err
 
 
-def test_an_endpoint_that_is_not_there(
+def test_an_endpoint_that_is_not_there_is_told(
     place: Path, account: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def unreachable(*_: Any, **__: Any) -> Any:
@@ -121,7 +121,7 @@ def test_an_endpoint_that_is_not_there(
         pytest.param("CREATE_COMPLETE", "none", "P_ISOLATION=none, and Lambda cannot switch", id="isolation"),
     ],
 )
-def test_a_stack_that_cannot_be_updated(
+def test_a_stack_that_cannot_be_updated_is_left_alone(
     place: Path, account: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     status: str, isolation: str, sentence: str,
 ) -> None:  # fmt: skip
@@ -193,7 +193,7 @@ def test_delete_wants_the_name_typed(
         pytest.param("arn:x", "create", "create", id="made-by-this-stack"),
     ],
 )
-def test_the_accounts_log_role(
+def test_the_accounts_log_role_is_made_once(
     place: Path, monkeypatch: pytest.MonkeyPatch, role: str | None, before: str | None, choice: str
 ) -> None:
     class Session:
@@ -227,9 +227,3 @@ def test_a_built_function_is_tidied(tmp_path: Path) -> None:
     (tmp_path / "handler.py").write_text("def\n")
     with pytest.raises(deploy.DeployError, match="the function does not compile"):
         deploy.tidy(tmp_path, layer.find_python("3.12"))
-
-
-def test_each_setting_of_the_example_is_one_that_is_read() -> None:
-    given = settings.read(deploy.ROOT / "etc" / "environment.sh.example", {})
-    declared = deploy.rules.read(deploy.rules.TEMPLATE).parameters
-    assert set(given.parameters()) <= set(declared)
