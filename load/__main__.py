@@ -29,7 +29,7 @@ from load.gate import (
     EXIT_UNREACHABLE,
     EXIT_USAGE,
     ThresholdError,
-    parse_threshold,
+    check_lines,
 )
 from load.launch import LaunchFailed, Unreachable, check_reachable, launch
 from load.mix import PATTERN, NoCalls, profile_of, read_calls
@@ -293,8 +293,7 @@ def _logs(arguments: argparse.Namespace) -> int:
 def send(plan: Plan, arguments: argparse.Namespace) -> int:
     """Runs a plan on the endpoint of the arguments, prints its summary, returns the exit code."""
     endpoint = check_endpoint(arguments.url or setting("MCP_ENDPOINT_URL"))
-    for line in (*plan.thresholds, *(need.threshold for need in plan.needs)):
-        parse_threshold(line)  # a mistake in the last line should not cost the whole run
+    check_lines(plan)
     tallies(plan.abort)
     api_key()
     check_budget(plan, endpoint, arguments.yes)

@@ -14,7 +14,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from load.percentiles import chance_of_at_least, needed_for_quantile, needed_for_share, quantile
-from load.plan import Limits, Need
+from load.plan import Limits, Need, Plan
 from load.rows import CENSORED, NOT_JUDGED, OUTCOMES, Row, RunRecord, meant
 
 EXIT_PASS: Final = 0
@@ -152,6 +152,20 @@ def parse_threshold(line: str) -> Threshold:
         operator=match["operator"],
         limit=_limit(line, aggregate, float(match["limit"]), unit),
     )
+
+
+def check_lines(plan: Plan) -> None:
+    """Whether every threshold and need of the plan can be read, and can meet a row of it. Raises ThresholdError: a
+    mistake in the last line should not cost the whole run."""
+    chosen = [parse_threshold(line) for line in (*plan.thresholds, *(need.threshold for need in plan.needs))]
+    known: dict[str, set[str]] = {"scenario": set(plan.scenarios), "era": set(plan.eras)}
+    if any("stage" in dict(one.selectors) for one in chosen):
+        known["stage"] = plan.stage_names()
+    for one in chosen:
+        for key, value in one.selectors:
+            if value not in known.get(key, {value}):
+                sent = ", ".join(sorted(known[key])[:12])
+                raise ThresholdError(f"threshold {one.text!r}: the plan sends no {key} {value!r}; it sends {sent}")
 
 
 def _level(line: str, aggregate: str) -> float | None:
@@ -471,10 +485,19 @@ def decide(
 
 def _unreachable(rows: Sequence[Row]) -> str:
     sent = [row for row in rows if row.sent_s is not None]
-    if sent and all(row.outcome == "connect_error" for row in sent):
-        return f"no request reached the endpoint: {sent[0].error}"
-    if sent and all(row.status in (401, 403) for row in sent):
-        return f"the endpoint refused every request with HTTP {sent[0].status}; check MCP_API_KEY"
+    if not sent:
+        return ""
+    said = sent[0].error
+    if all(row.outcome == "connect_error" for row in sent):
+        return f"no request reached the endpoint: {said}"
+    if all(row.status in (301, 302, 307, 308) for row in sent):
+        return f"the endpoint redirects every request, HTTP {sent[0].status}; give the URL that it leads to"
+    if all(row.status in (404, 405) for row in sent):
+        return f"no MCP is served here, every answer was HTTP {sent[0].status}; the path is …/{{stage}}/lambda/mcp/"
+    if all(row.status in (401, 403) for row in sent):
+        # API Gateway's words for a path that it does not have, key or no key
+        path = "the URL's path, …/{stage}/lambda/mcp/, and " if "Missing Authentication Token" in (said or "") else ""
+        return f"the endpoint refused every request, {said}; check {path}MCP_API_KEY"
     return ""
 
 

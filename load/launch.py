@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -30,11 +31,13 @@ class LaunchFailed(Exception):
 
 
 def check_reachable(endpoint: str, timeout_s: float = 10.0) -> None:
-    """Opens and closes one TCP connection: an MCP call would use up a cold start. Raises Unreachable."""
+    """Opens and closes one connection, with its TLS: an MCP call would use up a cold start. Raises Unreachable."""
     parts = urlsplit(endpoint)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        socket.create_connection((parts.hostname or "", port), timeout=timeout_s).close()
+        with socket.create_connection((parts.hostname or "", port), timeout=timeout_s) as opened:
+            if parts.scheme == "https":
+                ssl.create_default_context().wrap_socket(opened, server_hostname=parts.hostname).close()
     except OSError as error:
         raise Unreachable(
             f"cannot reach {parts.hostname}:{port}: {error.strerror or error}; is the endpoint up and its URL right?"

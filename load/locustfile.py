@@ -48,7 +48,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from load.abort import Tally, tallies, why_stop
 from load.arrivals import Arrival
 from load.exchange import post, request_bytes
-from load.gate import ThresholdError
+from load.gate import ThresholdError, check_lines
 from load.pacing import pace
 from load.plan import Plan, PlanError, load_plan, parse_plan
 from load.progress import Progress, progress_line, show
@@ -459,7 +459,9 @@ def _prepare(environment: Environment, **_: Any) -> None:
             # Workers are sent the master's options, but not Locust's own --profile: the plan travels as JSON instead.
             plan = load_plan(options.profile or "smoke").scaled(options.rate or None, options.duration or None)
             options.plan_json = plan.model_dump_json()
-        tallies(parse_plan(json.loads(options.plan_json), "--plan-json").abort)  # a mistake in it should end here
+        plan = parse_plan(json.loads(options.plan_json), "--plan-json")
+        check_lines(plan)
+        tallies(plan.abort)
     except (PlanError, SettingsError, ThresholdError) as error:
         print(f"load: {error}", file=sys.stderr)
         os._exit(2)  # Locust swallows SystemExit raised in a listener and would go on with exit code 0

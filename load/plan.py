@@ -156,6 +156,11 @@ class Plan(BaseModel):
         """How many arrivals the plan has; walks the schedule, so call it once."""
         return sum(1 for _ in schedule(self.stages, self.seed))
 
+    def stage_names(self) -> set[str]:
+        """What the rows' `stage` may be; walks the schedule."""
+        users = {stage.name or stage.kind for stage in self.stages if isinstance(stage, Users)}
+        return users | {arrival.stage for arrival in schedule(self.stages, self.seed)}
+
     @property
     def closed_loop(self) -> bool:
         """Whether any stage has users who wait for their answers."""
@@ -245,8 +250,12 @@ def _read_yaml(path: Path) -> dict[str, object]:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PlanError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path} is not text in UTF-8") from error
     except yaml.YAMLError as error:
-        raise PlanError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        raise PlanError(f"{path} is not YAML: {str(error).splitlines()[0]}{where}") from error
     if not isinstance(document, dict):
         raise PlanError(f"{path} must hold a mapping of names to values")
     return document

@@ -256,7 +256,7 @@ def build_request(scenario: Scenario, era: str, api_key: str | None = None) -> R
 def judge_answer(scenario: Scenario, status: int, content_type: str, body: bytes) -> Verdict:
     """Whether an HTTP answer is the right one for the scenario."""
     if status != 200:
-        return Verdict("http_error", _short(f"HTTP {status}: {body[:200].decode(errors='replace')}"))
+        return Verdict("http_error", _short(f"HTTP {status}: {body[:200].decode(errors='replace')}").rstrip(": "))
     message = _read_message(content_type, body)
     if message is None:
         return Verdict("rpc_error", _short(f"no JSON-RPC answer in {len(body)} bytes of {content_type or 'no type'}"))

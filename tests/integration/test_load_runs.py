@@ -221,6 +221,14 @@ def test_a_dead_url_is_unreachable(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_an_endpoint_without_the_tls_of_its_url_is_unreachable_before_anything_is_sent(
+    serve: Callable[..., str], tmp_path: Path
+) -> None:
+    done = load("run", "smoke", serve().replace("http:", "https:"), "--out", tmp_path / "out")
+    assert (done.returncode, "SSL" in done.stderr) == (3, True), done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_usage_error_is_one_sentence() -> None:
     done = load("run", "smok", "http://127.0.0.1:1/")
     assert done.returncode == 2

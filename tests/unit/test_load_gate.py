@@ -1,14 +1,16 @@
 """The gate reads thresholds strictly, refuses what a sample cannot carry, and never passes what proves nothing."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from load_rows import record, row, rows
+from load_rows import plan, record, row, rows
 
 from load.gate import (
     Fitness,
     ThresholdError,
     check_fitness,
+    check_lines,
     decide,
     judge,
     parse_threshold,
@@ -287,6 +289,8 @@ REFUSED = rows(5, outcome="connect_error", status=None, error="refused")
         pytest.param(REFUSED, [OK_LINE], FIT, False, "unreachable", 3, id="refused"),
         pytest.param([*REFUSED, row(9)], [OK_LINE], FIT, False, "failed", 1, id="refused-only-sometimes"),
         pytest.param(rows(5, outcome="http_error", status=403), [OK_LINE], FIT, False, "unreachable", 3, id="our-key"),
+        pytest.param(rows(5, outcome="http_error", status=404), [OK_LINE], FIT, False, "unreachable", 3, id="our-path"),
+        pytest.param(rows(5, outcome="http_error", status=307), [OK_LINE], FIT, False, "unreachable", 3, id="moved"),
         pytest.param(rows(5, outcome="http_error", status=500), [OK_LINE], FIT, False, "failed", 1, id="broken"),
         pytest.param(rows(10), [OK_LINE], FIT, True, "interrupted", 130, id="interrupted"),
     ],
@@ -298,6 +302,42 @@ def test_verdicts(
     found, exit_code, reason = decide(given, judgements, fitness, interrupted)
     assert (found, exit_code) == (verdict, code)
     assert reason
+
+
+@pytest.mark.parametrize(
+    ("said", "check"),
+    [
+        pytest.param("Forbidden", "check MCP_API_KEY", id="key"),
+        pytest.param("Missing Authentication Token", "check the URL's path, …/{stage}/lambda/mcp/, and", id="path"),
+    ],
+)
+def test_a_refusal_says_what_to_look_at(said: str, check: str) -> None:
+    refused = rows(5, outcome="http_error", status=403, error=f'HTTP 403: {{"message":"{said}"}}')
+    _, _, reason = decide(refused, [], FIT)
+    assert said in reason
+    assert check in reason
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        pytest.param("p95(latency{scenario:nmpy}) < 1s", "no scenario 'nmpy'; it sends numpy, print", id="scenario"),
+        pytest.param("count(cold{era:2020-01-01}) > 0", "no era '2020-01-01'", id="era"),
+        pytest.param(
+            "p95(latency{stage:spike}) < 1s", "no stage 'spike'; it sends people, spike@after, spike@b", id="stage"
+        ),
+        pytest.param("p95(latency{stage:spike@after}) < 1s", "", id="part-of-a-stage"),
+        pytest.param("p95(latency{stage:people,scenario:numpy}) < 1s", "", id="users"),
+    ],
+)
+@pytest.mark.parametrize("where", ["thresholds", "needs"])
+def test_a_selector_that_can_meet_no_row_is_refused_before_the_run(line: str, says: str, where: str) -> None:
+    spike = {"kind": "spike", "base_per_s": 1, "peak_per_s": 9, "before_s": 1, "peak_s": 1, "after_s": 1}
+    users = {"kind": "users", "name": "people", "users": 1, "duration_s": 1}
+    lines = [line] if where == "thresholds" else [{"threshold": line, "otherwise": "x"}]
+    given = plan(**{"stages": [spike, users], "scenarios": {"print": 1, "numpy": 1}, where: lines})
+    with pytest.raises(ThresholdError, match=says) if says else nullcontext():
+        check_lines(given)
 
 
 def test_an_aborted_run_failed_even_without_thresholds() -> None:

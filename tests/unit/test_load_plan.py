@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from load_rows import plan
 
-from load.gate import parse_threshold
+from load.abort import tallies
+from load.gate import check_lines
 from load.plan import PlanError, load_plan, parse_plan, profile_names
-from load.users import users_of
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -17,18 +17,8 @@ def test_every_profile_loads_and_can_be_judged(name: str) -> None:
     assert 0 < found.expected() <= found.budget.requests
     assert found.estimated_dollars(found.expected()) <= found.budget.dollars
     assert len(found.thresholds) > 1
-    for line in found.thresholds:
-        parse_threshold(line)
-
-
-@pytest.mark.parametrize("name", profile_names())
-def test_selectors_of_a_profile_name_what_it_sends(name: str) -> None:
-    found = load_plan(name)
-    stages = {arrival.stage for arrival, _, _ in found.arrivals()} | {user.stage for user in users_of(found.stages)}
-    for line in found.thresholds:
-        chosen = dict(parse_threshold(line).selectors)
-        assert chosen.get("stage", next(iter(stages))) in stages, line
-        assert chosen.get("scenario", next(iter(found.scenarios))) in found.scenarios, line
+    check_lines(found)
+    tallies(found.abort)
 
 
 def test_the_mix_holds_exactly_in_every_deck() -> None:
@@ -88,7 +78,7 @@ BURST = "stages: [{kind: burst, size: 1}]\n"
     ("text", "says"),
     [
         pytest.param("[1, 2]", "must hold a mapping", id="a-list"),
-        pytest.param("stages: {", "is not YAML", id="broken-yaml"),
+        pytest.param("stages: {", "is not YAML: .* in line 1", id="broken-yaml"),
         pytest.param("scenarios: {print: 1}\neras: {'2025-11-25': 1}", "stages: Field required", id="no-stages"),
         pytest.param("stages: [{kind: constant, rate_per_s: .inf, duration_s: 1}]", "finite", id="endless-rate"),
         pytest.param(
@@ -110,6 +100,13 @@ def test_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:
         load_plan(str(path))
     assert "mine.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(PlanError, match=r"mine.yaml is not text"):
+        load_plan(str(path))
 
 
 def test_an_unknown_profile_lists_the_known_ones() -> None:
