@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -20,14 +21,15 @@ from rich.console import Console
 from rich.table import Table
 
 from check import COMMAND, gate, page
-from check.steps import MEANING, Step, StepFailed, Target, gravest, local_stack, run_step
+from check.steps import MEANING, Step, StepFailed, Target, gravest, local_stack, read_dotenv, run_step
 from check.verdict import rows, verdict_of
 
 EPILOG = """examples:
   python -m check                    the local stack, started and ended here
   python -m check https://…/prod/lambda/mcp/
                                      a deployed endpoint (MCP_API_KEY is sent as x-api-key; with P_FN_NAME or
-                                     OPS_LOG_GROUP and AWS credentials its logs are reported too)
+                                     OPS_LOG_GROUP and AWS credentials its logs are reported too; all of these
+                                     may stand in .env, where make apigw writes them)
   python -m check gate --help        judge a new version beside the one that serves, promote it or leave all as it is
 
 exit codes: 0 pass, 1 gate failed, 2 usage or configuration, 3 unreachable or credentials refused,
@@ -54,6 +56,9 @@ def run(argv: list[str]) -> int:
     arguments = parse(argv)
     if arguments.url is None and importlib.util.find_spec("sam") is None:
         print("check: the local stack is in the repository only; give the URL of an endpoint", file=sys.stderr)
+        return 2
+    if arguments.url is not None and not re.match(r"https?://[^/\s]+", arguments.url):
+        print(f"check: {arguments.url!r} is no URL; give one like https://host/stage/lambda/mcp/", file=sys.stderr)
         return 2
     started = datetime.now().astimezone()
     out = arguments.out or Path("out") / f"check-{started.astimezone(UTC):%Y%m%dT%H%M%SZ}"
@@ -97,6 +102,7 @@ def run(argv: list[str]) -> int:
 @contextlib.contextmanager
 def target_of(url: str | None, out: Path) -> Iterator[Target]:
     if url:
+        read_dotenv(Path(".env"))
         yield Target(url, {}, os.environ.get("OPS_LOG_GROUP"), local=False)
         return
     say("1/5 local stack: the function under the Lambda runtime client, API Gateway and CloudWatch Logs")

@@ -20,12 +20,12 @@ from typing import Any, Literal
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, WaiterError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, WaiterError
 from pydantic import BaseModel, ConfigDict, Field
 
 from check import COMMAND
 from check.bridge import bridge
-from check.steps import Step, StepFailed, gravest, run_step
+from check.steps import Step, StepFailed, gravest, read_dotenv, run_step
 from check.verdict import StepRecord, step_records
 
 EPILOG = """examples:
@@ -299,20 +299,14 @@ def aws_sentences(before: str = "") -> Iterator[None]:
         said = error.response["Error"]
         code = 2 if said["Code"] in ("ResourceNotFoundException", "ValidationException") else 3
         raise StepFailed(f"{before}Lambda said {said['Code']}: {said.get('Message', '')}", code) from error
+    except NoRegionError as error:
+        raise StepFailed("no AWS region is set; set AWS_DEFAULT_REGION, in the environment or .env", 2) from error
+    except NoCredentialsError as error:
+        raise StepFailed("no AWS credentials were found; set AWS_PROFILE, or run aws configure", 2) from error
     except WaiterError as error:
         raise StepFailed(f"{before}the version did not become ready: {error}", 3) from error
     except BotoCoreError as error:
         raise StepFailed(f"{before}AWS cannot be asked: {error}", 3) from error
-
-
-def read_dotenv(path: Path) -> None:
-    """MCP_* and AWS_* of a .env file, where the environment has none of that name."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        name, equals, value = (part.strip() for part in line.partition("="))
-        if equals and name.startswith(("MCP_", "AWS_")):
-            os.environ.setdefault(name, value.strip("\"'"))
 
 
 def say(line: str) -> None:

@@ -137,6 +137,16 @@ def run_step(
     return Step(name, shown, code, time.monotonic() - started, directory)
 
 
+def read_dotenv(path: Path) -> None:
+    """What a .env file says of the endpoint, its function and AWS, where the environment has none of that name."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, _, value = (part.strip() for part in line.removeprefix("export ").partition("="))
+        if value and name.startswith(("MCP_", "AWS_", "P_FN_", "OPS_")):
+            os.environ.setdefault(name, value.strip("\"'"))
+
+
 def gravest(codes: list[int]) -> int:
     """The exit code of the whole; a code outside the table (a crash) counts as 2."""
     known = [code if code in GRAVITY else 2 for code in codes]

@@ -197,11 +197,11 @@ def apigw_deploy(place: Place) -> None:
     _sam_deploy(place, place.packaged, place.settings.stack, parameters)
     outputs = _outputs(session, place.settings.stack)
     key = _key(session, outputs)
-    settings.write(
-        place.env_file,
-        {"MCP_ENDPOINT_URL": outputs["Endpoint"], "MCP_API_KEY": key, "P_FN_NAME": place.settings.stack},
-        private=True,
-    )
+    told = {"MCP_ENDPOINT_URL": outputs["Endpoint"], "MCP_API_KEY": key, "P_FN_NAME": place.settings.stack}
+    where = {"AWS_DEFAULT_REGION": session.region_name}  # so that report, doctor and gate ask where it was deployed
+    if profile := place.settings.get("AWS_PROFILE"):
+        where["AWS_PROFILE"] = profile
+    settings.write(place.env_file, told | where, private=True)
     say(f"MCP_ENDPOINT_URL{' and MCP_API_KEY are' if key else ' is'} in {place.env_file}")
     if (emulator := settings.line_of(place.env_file, "AWS_ENDPOINT_URL")) and not os.environ.get("AWS_ENDPOINT_URL"):
         say(f"{place.env_file} sends ops to AWS_ENDPOINT_URL={emulator}; take that line out to read the logs on AWS")

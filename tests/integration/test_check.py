@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from check import __main__ as main
 from check.steps import GRAVITY, Step, gravest
 from check.verdict import rows
 from tests.published_schemas import validated
@@ -67,6 +69,31 @@ def test_a_dead_endpoint_is_3_and_not_1(tmp_path: Path) -> None:
     assert (validated(told), told["exit_code"], "cannot be reached" in told["problem"]) == ("check/1", 3, True)
     assert told == json.loads((tmp_path / "verdict.json").read_text())
     assert (tmp_path / "index.html").exists()
+
+
+@pytest.mark.parametrize("bad", ["not-a-url", "ftp://127.0.0.1/", "http://", ""])
+def test_what_is_no_url_is_2_before_anything_runs(
+    bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main.run([bad]) == 2
+    assert f"{bad!r} is no URL; give one like https://" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_deployed_endpoint_is_asked_as_the_deployment_wrote_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ("MCP_API_KEY", "P_FN_NAME", "AWS_DEFAULT_REGION", "AWS_PROFILE")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that it is as it was afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    (tmp_path / ".env").write_text("MCP_API_KEY='k'\nP_FN_NAME=f\nAWS_DEFAULT_REGION=us-east-1\nAWS_PROFILE=\n")
+    with main.target_of("http://127.0.0.1:9/", tmp_path):
+        found = {name: os.environ.get(name) for name in names}
+    assert found == {"MCP_API_KEY": "k", "P_FN_NAME": "f", "AWS_DEFAULT_REGION": "eu-west-1", "AWS_PROFILE": None}
 
 
 def test_interrupted_it_keeps_what_it_has_and_ends_what_it_started(tmp_path: Path) -> None:

@@ -270,6 +270,28 @@ def test_a_function_without_the_alias_or_news_is_told_in_a_sentence(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        pytest.param({}, "no AWS region is set; set AWS_DEFAULT_REGION", id="no-region"),
+        pytest.param({"AWS_DEFAULT_REGION": "us-east-1"}, "no AWS credentials were found", id="no-credentials"),
+    ],
+)
+def test_what_is_missing_to_ask_aws_is_told(
+    settings: dict[str, str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    for name, value in (settings | {"AWS_EC2_METADATA_DISABLED": "true"}).items():
+        monkeypatch.setenv(name, value)
+    assert gate.run(["--function", "f"]) == 2
+    assert told in capsys.readouterr().err
+
+
 # -- the bridge's refusals ---------------------------------------------------------------------------------------------
 
 

@@ -140,6 +140,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         assert settings.line_of(directory / ".env", "MCP_ENDPOINT_URL") == endpoint
         api = endpoint.removeprefix("https://").partition(".")[0]
         url = f"{base}/restapis/{api}/dev/_user_request_/lambda/mcp/"
+        assert settings.line_of(directory / ".env", "AWS_DEFAULT_REGION") == "us-east-1"
         key = settings.line_of(directory / ".env", "MCP_API_KEY")
         assert key
         yield Deployed(url, key, directory, environment, arn)
