@@ -98,9 +98,12 @@ class Pending:
     greenlet: gevent.Greenlet | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Drive:
-    """One process's share of a run: what is open, what was counted, and the files it writes to."""
+    """One process's share of a run: what is open, what was counted, and the files it writes to.
+
+    It has no repr of its own: gevent prints one when a greenlet fails, and this holds the key.
+    """
 
     environment: Environment
     plan: Plan
@@ -172,7 +175,7 @@ class Drive:
         """Asks, waits, thinks, until the user's stage is over or the run was stopped."""
         questions = user.questions(self.plan.seed, self.plan.scenarios, self.plan.eras)
         gevent.sleep(max(0.0, user.start_s - self.now()))
-        while not self.aborted.is_set() and (at_s := self.now()) < user.end_s:
+        while not self.aborted.is_set() and not self.finished and (at_s := self.now()) < user.end_s:
             scenario, era = next(questions)
             job = Job(Arrival(self._index_for_user(), at_s, user.stage), scenario, era)
             self.record.dispatched += 1
@@ -227,6 +230,8 @@ class Drive:
         write_run(self.record_path, self.record)
 
     def _launch(self, job: Job) -> None:
+        if self.finished:
+            raise Aborted  # Locust's end has closed the books before this greenlet was killed
         self.record.dispatched += 1
         if len(self.pending) >= self.plan.max_in_flight:
             verdict = Verdict("dropped", f"{self.plan.max_in_flight} requests were open already (max_in_flight)")

@@ -464,6 +464,32 @@ def test_locust_refuses_a_plan_that_is_none(tmp_path: Path) -> None:
     assert "no profile 'nope'" in done.stderr
 
 
+AFTER_THE_END = """
+import load.locustfile as l
+from load.plan import load_plan
+from load.rows import RowWriter, RunRecord
+from pathlib import Path
+
+plan, path = load_plan("smoke"), Path("run.json")
+record = RunRecord(profile="x", endpoint="x", plan={}, anchor_unix_s=0, planned=1)
+drive = l.Drive(None, plan, "x", Path(), record, path, RowWriter(Path("requests.jsonl")), 0, 1, "s3cret-key", False)
+drive.requests["print", "2025-11-25"] = b"x-api-key: s3cret-key"
+drive.finish("interrupted")
+try:
+    drive._launch(l.Job(next(plan.arrivals())[0], "print", "2025-11-25"))
+except l.Aborted:
+    print("nothing is sent after the end of", drive)
+"""
+
+
+def test_what_a_failing_greenlet_prints_holds_no_key_and_none_starts_after_the_end(tmp_path: Path) -> None:
+    """gevent prints the repr of the object whose method failed: after Ctrl-C one did, for its file was closed."""
+    command, env = [sys.executable, "-c", AFTER_THE_END], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert "nothing is sent after the end of" in done.stdout, done.stderr
+    assert "s3cret" not in done.stdout
+
+
 STALL_S, EVERY_S = 0.6, 2.0
 
 
