@@ -53,7 +53,7 @@ ELSEWHERE = {
     ),
     "python -m conformance --only security": MODES,
     "python -m conformance compare A B": By(
-        "tests/unit/test_conformance_security_scorecard.py::test_compare", "scorecard_compare"
+        "tests/unit/test_conformance_security_scorecard.py::test_runs_are_put_side_by_side", "scorecard_compare"
     ),
     "make mutants": By("tests/integration/test_conformance_mutants.py::test_check_fails_on_its_mutant", "mutants"),
     "make coldstart ENDPOINT": By("tests/integration/test_load_runs.py::test_cold_start_burst", '"coldstart"'),
