@@ -37,6 +37,7 @@ _REFUSED = {
     "OptInRequired",
 }
 THROTTLED = {"ThrottlingException", "Throttling", "TooManyRequestsException", "LimitExceededException"}
+_NOT_TAKEN = {"InvalidParameterException", "InvalidParameterValueException", "ValidationException", "ValidationError"}
 # What botocore raises when a connection cannot be made, or is lost.
 NO_ANSWER = (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError)
 # What comes out of an event stream that is cut or garbled: botocore reads it from urllib3 without translating.
@@ -138,9 +139,13 @@ def aws_sentences(account: Account) -> Iterator[None]:
         ) from None
     except (botocore.exceptions.TokenRetrievalError, botocore.exceptions.SSOError) as problem:
         raise Unreachable(f"The AWS login has ended ({problem}); run `aws sso login`.") from None
+    except botocore.exceptions.ParamValidationError as problem:
+        raise UsageError(f"AWS takes no such value: {' '.join(str(problem.kwargs['report']).split())}.") from None
     except botocore.exceptions.ClientError as problem:
         raise _client_sentence(problem, where) from None
-    except (*NO_ANSWER, *BROKEN_STREAM, botocore.exceptions.InvalidRegionError, ValueError) as problem:
+    except botocore.exceptions.InvalidRegionError:
+        raise UsageError(f"{account.region!r} is no region; write it like us-east-1.") from None
+    except (*NO_ANSWER, *BROKEN_STREAM, ValueError) as problem:
         if isinstance(problem, ValueError) and "endpoint" not in str(problem).lower():
             raise
         raise Unreachable(
@@ -160,4 +165,6 @@ def _client_sentence(problem: botocore.exceptions.ClientError, where: str) -> Op
         return UsageError(
             f"{where} knows no such thing ({operation}: {message}); check --group, --function and the region."
         )
+    if code in _NOT_TAKEN:
+        return UsageError(f"{where} does not take what {operation} was given: {message.rstrip('.')}.")
     return OpsError(f"{where} answered {operation} with {code or 'an error'}: {message}")

@@ -108,7 +108,8 @@ def selection_of(args: argparse.Namespace, around: Surroundings) -> Selection:
     end = parse_moment(args.until, now, around.zone)
     if start >= end:
         raise UsageError(
-            f"The range is empty: --since is {show(start, around.zone)} and --until is {show(end, around.zone)}."
+            f"The range is empty: --since is {show(start, around.zone)} and --until is {show(end, around.zone)}; "
+            "--since must name the earlier time."
         )
     account = account_of(args, around)
     pace = pace_of(account)

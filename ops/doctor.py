@@ -20,6 +20,7 @@ from ops.diagnosis import Finding, diagnose
 from ops.failures import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS, EXIT_UNREACHABLE, UsageError
 from ops.logs import Pace, groups_there
 from ops.probes import Facts, ask_aws, ask_bucket, ask_endpoint
+from ops.reading import printable
 from ops.settings_file import read_setting
 from ops.times import parse_moment, to_ms
 
@@ -112,7 +113,7 @@ def _print(findings: list[Finding], around: Surroundings) -> None:
     console = Console(file=around.out, force_terminal=colour, no_color=not colour, highlight=False, soft_wrap=True)
     for finding in findings:
         mark, style = _MARKS[finding.level]
-        console.print(Text.assemble((mark, style), f"  {finding.id}: {finding.says}"))
+        console.print(Text.assemble((mark, style), f"  {finding.id}: {printable(finding.says)}"))
         if finding.mend:
             console.print(Text(f"           mend: {finding.mend.replace('python -m ops', COMMAND)}"))
     wrong = sum(finding.level == "wrong" for finding in findings)

@@ -9,7 +9,7 @@ from datetime import tzinfo
 from typing import TextIO
 
 from ops.logs import LogEvent, event_line
-from ops.reading import readable
+from ops.reading import printable, readable
 from ops.times import of_ms
 
 type Writer = Callable[[Iterable[LogEvent], TextIO, tzinfo], None]
@@ -24,7 +24,7 @@ def text_line(event: LogEvent, zone: tzinfo) -> str:
     """One event for reading, its own line breaks indented under it; the last eight characters of its stream tell
     environments apart."""
     at = of_ms(event.timestamp_ms, zone)
-    lines = readable(event.message).rstrip("\r\n\t ").replace("\r", "\n").split("\n")
+    lines = printable(readable(event.message).rstrip("\r\n\t ").replace("\r", "\n")).split("\n")
     return (
         f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} {at:%Z} {event.stream[-8:]} "
         + "\n    ".join(lines)

@@ -27,6 +27,7 @@ from ops.invocations import fold
 from ops.live_tail import DOLLARS_PER_MINUTE, live
 from ops.logs import LogEvent, event_line, follow, pull, read_events
 from ops.one_request import AFTER_MS, INIT_REACH_MS, client_rows, lines_of, request_ids
+from ops.reading import printable
 from ops.report import EVENTS, pull_to
 from ops.times import of_ms, show, to_ms
 
@@ -213,7 +214,7 @@ def _verdict(lines: list[LogEvent], around: Surroundings) -> None:
     if not len(ledger.invocations):
         around.out.write("No REPORT yet: still running, or its environment was lost.\n")
     for problem in (p for p in ledger.problems if p.kind != "call"):  # its line has said so
-        around.out.write(f"{problem.kind}: {error_groups.normalise(problem.message)}\n")
+        around.out.write(f"{problem.kind}: {printable(error_groups.normalise(problem.message))}\n")
 
 
 def _errors(args: argparse.Namespace, around: Surroundings) -> int:
@@ -241,7 +242,7 @@ def _print_groups(groups: list[error_groups.ErrorGroup], around: Surroundings) -
     for g in groups:
         first, last = (show(of_ms(ms, around.zone), around.zone) for ms in (g.first_ms, g.last_ms))
         sample = f"sample {g.sample.request_id}" if g.sample.request_id else f"stream {g.sample.stream}"
-        around.out.write(f"{g.count} × {g.kind}: {g.message}\n    first {first}, last {last}, {sample}\n")
+        around.out.write(f"{g.count} × {g.kind}: {printable(g.message)}\n    first {first}, last {last}, {sample}\n")
 
 
 _COMMANDS = {

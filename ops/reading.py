@@ -5,6 +5,7 @@ only the bookkeeping below is left to `--output jsonl`.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ _BOOKKEEPING = frozenset(
     """timestamp time level message errorMessage msg requestId request_id function_request_id AWSRequestId logger
     service errorType exception_name taskName tenantId _aws""".split()
 )
+# What could move the cursor, colour the terminal, or turn the direction of the text around.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _STACKS = ("stackTrace", "stack_trace", "exception")
 
 
@@ -46,6 +49,11 @@ def readable(message: str) -> str:
         case records.Platform() as p:
             return f"{p.type} {json.dumps(p.fields, ensure_ascii=False)}"
     return message
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would obey and not show written out, as `\\x1b`; tabs and new lines stay."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _report(r: records.Report) -> Iterator[str | None]:

@@ -6,7 +6,7 @@ It must not compute: every figure comes from the summary, rounded for reading.
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 
 import jinja2
@@ -18,6 +18,7 @@ from rich.text import Text
 from ops.comparison import Change
 from ops.concurrency_advice import ConcurrencyAdvice
 from ops.memory_model import Estimate
+from ops.reading import printable
 from ops.summary import Distribution, Quantile, Rate, Summary
 from ops.times import show
 
@@ -60,7 +61,12 @@ def tables(summary: Summary) -> list[Table]:
         _cost(summary),
         _lines(summary),
     ]
-    return [table for table in made if table.rows]
+    return [replace(table, rows=tuple(tuple(map(_cell, row)) for row in table.rows)) for table in made if table.rows]
+
+
+def _cell(text: str) -> str:
+    """Names come from callers and their code: one line, and nothing in it that a terminal would obey."""
+    return printable(text).replace("\n", " ")
 
 
 def remarks(summary: Summary) -> list[str]:

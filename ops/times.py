@@ -16,6 +16,7 @@ _DURATION = re.compile(rf"(?:(?:\d+(?:\.\d+)?)\s*(?:{_UNITS})\s*)+(?:ago)?")
 _PART = re.compile(rf"(\d+(?:\.\d+)?)\s*({_UNITS})(?![a-z])")
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
 _EPOCH = re.compile(r"\d{10}(?:\d{3})?")
+_EPOCH_BEGAN = datetime(1970, 1, 1, tzinfo=UTC)
 _EXAMPLES = "90s, 2h30m, 10d3h, now, today, yesterday, 14:30, 2026-11-24, 2026-11-24T06:15:00Z"
 
 
@@ -36,8 +37,18 @@ def parse_moment(text: str, now: datetime, zone: tzinfo) -> datetime:
     """The moment `text` names, as an aware datetime in UTC.
 
     A length of time counts back from `now`; days and clock times without a zone are in `zone`; 10 or 13 digits are
-    epoch seconds or milliseconds. Raises UsageError for anything else.
+    epoch seconds or milliseconds. Raises UsageError for anything else, and for what lies outside 1970 to 9999.
     """
+    try:
+        moment = _moment(text, now, zone)
+    except OverflowError:
+        moment = None
+    if moment is None or moment < _EPOCH_BEGAN:
+        raise UsageError(f"{text!r} lies outside the years 1970 to 9999; write it like one of {_EXAMPLES}.")
+    return moment
+
+
+def _moment(text: str, now: datetime, zone: tzinfo) -> datetime:
     cleaned = text.strip().lower()
     here = now.astimezone(zone)
     midnight = here.replace(hour=0, minute=0, second=0, microsecond=0)

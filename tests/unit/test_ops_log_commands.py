@@ -286,6 +286,19 @@ def test_a_json_record_reads_as_a_line(message, reads):
     assert reading.readable(message) == reads
 
 
+HOSTILE = "\x1b[2Jcleared\x07\u202eturned\x9bmore"
+
+
+def test_nothing_that_a_terminal_obeys_is_written_to_it(aws, tmp_path):
+    told = exports.text_line(LogEvent(0, 0, GROUP, STREAM, "1", json.dumps({"message": HOSTILE, "level": "INFO"})), UTC)
+    assert told.endswith("INFO \\x1b[2Jcleared\\x07\\u202eturned\\x9bmore\n")
+    assert exports.text_line(LogEvent(0, 0, GROUP, STREAM, "1", HOSTILE), UTC).count("\x1b") == 0
+    rows = [{"timestamp": int(aws.timestamp() * 1000) - 1000, "message": json.dumps(REFUSED | {"error_name": HOSTILE})}]
+    boto3.client("logs").put_log_events(logGroupName=GROUP, logStreamName=STREAM, logEvents=rows)
+    assert "\\x1b[2Jcleared" in (out := ops(aws, "errors", "--out", str(tmp_path))[1])
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(out)
+
+
 def test_calls_whose_code_failed_are_grouped_after_what_went_wrong_with_the_function():
     ledger = fold(stream_of(*[json.dumps(REFUSED)] * 3, json.dumps(UNCAUGHT), report(A)))
     told = [(g.kind, g.count, g.message) for g in error_groups.group(ledger.problems)]
@@ -328,6 +341,20 @@ def test_events_for_machines_are_of_the_published_schema(aws):
     told = [ops(aws, *argv)[1].splitlines() for argv in (["search", "--output", "jsonl"], ["show", A, "--json"])]
     assert [len(lines) for lines in told] == [len(TWO_REQUESTS), 6]
     assert {validated(json.loads(line), "ops-event/1") for lines in told for line in lines} == {"ops-event/1"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        pytest.param(["--group", ""], "AWS takes no such value: Invalid length for parameter logGroupName", id="group"),
+        pytest.param(["--region", "x y"], "'x y' is no region; write it like us-east-1.", id="region"),
+        pytest.param(["--group", "/nowhere"], "The specified log group does not exist", id="unknown-group"),
+        pytest.param(["--since", "1m", "--until", "2m"], "--since must name the earlier time", id="range"),
+    ],
+)
+def test_what_was_typed_wrong_is_a_sentence(aws, argv, sentence):
+    code, _, err = ops(aws, "tail", *argv)
+    assert (code, sentence in err) == (2, True), err
 
 
 def test_search_that_finds_nothing_is_inconclusive(aws):

@@ -10,6 +10,7 @@ import pytest
 from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
+from ops import tables
 from ops.__main__ import run
 from ops.command import Surroundings
 from ops.invocations import fold
@@ -144,6 +145,14 @@ def test_the_report_reads_like_this(run_of_a_bad_hour):
     around = surroundings()
     run(["report", "--from", str(run_of_a_bad_hour)], around)
     assert around.out.getvalue() == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_names_that_callers_chose_stay_in_their_cells():
+    record = {"message": "tool call", "tool": "a\x1b[2Jb\nc|d", "outcome": "ok", "requestId": "x"}
+    ledger = an_environment(INIT_START, json.dumps(record), WARM_REPORT)
+    made = summarise(ledger, asked(NOW))
+    assert "| a\\x1b[2Jb c\\|d | 1 | 0 |" in tables.markdown(made, UTC)
+    assert "a\\x1b[2Jb c|d" in tables.text(made, UTC)
 
 
 def test_the_page_holds_everything_in_one_file(run_of_a_bad_hour):

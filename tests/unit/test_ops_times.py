@@ -54,7 +54,26 @@ def test_a_moment(text, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["5 months ago", "2h30", "h", "", "1h1h", "10", "25:00", "soon", "2026-13-01", "-5m", "1y", "5m3", "5mx"],
+    [
+        "5 months ago",
+        "2h30",
+        "h",
+        "",
+        "1h1h",
+        "10",
+        "25:00",
+        "soon",
+        "2026-13-01",
+        "-5m",
+        "1y",
+        "5m3",
+        "5mx",
+        "99999999d",
+        "3000w",
+        "1960-01-01",
+        "0001-01-01T00:00+05:00",
+        "9999-12-31T23:59-12:00",
+    ],
 )
 def test_what_is_not_wholly_understood_is_refused_with_examples(text):
     with pytest.raises(UsageError, match="write it like"):
