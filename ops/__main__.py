@@ -1,6 +1,8 @@
 """`python -m ops`: the command line of the person on call. Parses, hands over, and turns failures into exit codes."""
 
 import argparse
+import codecs
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +18,26 @@ from ops.times import local_zone
 EPILOG = """exit codes: 0 done, 1 found wrong, 2 usage or configuration, 3 AWS or the endpoint unreachable or refusing,
             4 too little to judge by, 130 interrupted
 Settings come from flags, then the environment (AWS_*, OPS_LOG_GROUP, P_FN_NAME), then .env."""
+
+
+# What stands for the signs of our own that a terminal without UTF-8 cannot show.
+_PLAIN = {"─": "-", "×": "x", "…": "..."}
+
+
+def plain(problem: UnicodeError) -> tuple[str, int]:
+    """An error handler for streams: signs that their encoding lacks, spelt so that text reads and JSON stays JSON."""
+    if not isinstance(problem, UnicodeEncodeError):
+        raise problem
+    return "".join(_spelt(sign) for sign in problem.object[problem.start : problem.end]), problem.end
+
+
+def _spelt(sign: str) -> str:
+    units = sign.encode("utf-16-be", "surrogatepass")
+    escaped = "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    return _PLAIN.get(sign, escaped)
+
+
+codecs.register_error("ops-plain", plain)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,6 +68,10 @@ def run(argv: Sequence[str], around: Surroundings | None = None) -> int:
         args = parser().parse_args(argv)
     except SystemExit as stop:  # argparse has said why
         return int(stop.code or 0)
+    if around is None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="ops-plain")
     read_dotenv(Path(".env"), os.environ)
     try:
         surroundings = around or Surroundings(lambda: datetime.now(UTC), local_zone(os.environ.get("TZ")))

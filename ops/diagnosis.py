@@ -340,6 +340,7 @@ def role(f: Facts) -> Iterator[Finding]:
         why = f.role_actions.refused or "the role was not found"
         yield Finding("role", "unknown", f"{why}.", _allow(f.role_actions.refused))
         return
+    config = (f.function.value if f.function else None) or {}
     wide = {a: p for a, p in f.role_actions.value.items() if not str(a).startswith(_HARMLESS_ACTIONS)}
     if wide:
         listed = ", ".join(f"{action} ({policy})" for action, policy in sorted(wide.items())[:5])
@@ -351,8 +352,9 @@ def role(f: Facts) -> Iterator[Finding]:
         yield Finding("role", "ok", "The role allows logs and nothing else.")
     else:
         yield Finding(
-            "role", "unknown", "AWS shows no policy on the role.", "aws iam list-role-policies --role-name ROLE"
-        )
+            "role", "unknown", "AWS shows no policy on the role.",
+            f"aws iam list-role-policies --role-name {str(config.get('Role', 'ROLE')).rpartition('/')[2]}",
+        )  # fmt: skip
 
 
 def bucket(f: Facts) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -145,6 +146,17 @@ def test_the_report_reads_like_this(run_of_a_bad_hour):
     around = surroundings()
     run(["report", "--from", str(run_of_a_bad_hour)], around)
     assert around.out.getvalue() == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_a_terminal_without_utf8_gets_plain_signs_and_machines_json(run_of_a_bad_hour, monkeypatch):
+    for flag in ("--from", "--json"):
+        out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+        monkeypatch.setattr(sys, "stdout", out)
+        assert run(["report", "--from", str(run_of_a_bad_hour), *([flag] if flag == "--json" else [])]) == 0
+        out.flush()
+        told = out.buffer.getvalue().decode("ascii")
+        assert json.loads(told)["invocations"] == 200 if flag == "--json" else "-----" in told
+    assert json.loads('"' + "é日😀".encode("ascii", "ops-plain").decode() + '"') == "é日😀"
 
 
 def test_names_that_callers_chose_stay_in_their_cells():
