@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from conformance import COMMAND, baseline, exits
-from conformance.plugin import PARTS, NotJudged, preflight
+from conformance.plugin import PARTS
+from conformance.preflight import NotJudged, preflight
 from conformance.report import coverage, formats, progress, results, scorecard_compare, terminal
 from conformance.stdio import bridged
 from conformance.target import UsageFault, read_target, read_target_file

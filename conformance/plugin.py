@@ -5,10 +5,9 @@ It must not print findings (report/ does) and must not judge an endpoint (the ch
 
 import json
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -20,6 +19,7 @@ from conformance.catalogue import Level, load, strongest
 from conformance.client import Agreement, Client, Discovery, agree, discover
 from conformance.finding import SERVED_BY, VERDICT, NonConformance
 from conformance.messages import OLDER, Era, Malformed
+from conformance.preflight import NotJudged, looks_cold, preflight
 from conformance.records import (
     VERDICTS,
     Baseline,
@@ -33,7 +33,7 @@ from conformance.records import (
 )
 from conformance.report import formats, terminal
 from conformance.target import Target, UsageFault, read_target, read_target_file
-from conformance.wire import TimedOut, WireError
+from conformance.wire import WireError
 
 PROPERTY = "conformance"
 SEEN_PROPERTY = "conformance-schema"
@@ -53,16 +53,9 @@ SCHEMA_IDS = {
 }
 for _id in SCHEMA_IDS.values():
     SERVED_BY.setdefault(_id, []).append(SCHEMA_CHECK)
-# What a gateway says when the function behind it did not answer in time.
-COLD = {502, 503, 504}
-PREFLIGHT_ATTEMPTS = 3
 # Transport, authorization, and envelopes that are no JSON-RPC request: what a bridge from HTTP to stdio cannot show.
 HTTP_ALONE = re.compile(r"[TOA]\d\d-|B26-0[6789]|B25-0[24]|B0[36]-0[45]|V26-02|L26-13|X25-01")
 PARTS = ("protocol", "tools", "security")
-
-
-class NotJudged(Exception):
-    """The endpoint is unreachable or does not take our credentials, so nothing can be judged."""
 
 
 @dataclass(slots=True)
@@ -108,62 +101,6 @@ def declare_markers(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "requirement(*ids): the catalogue ids a check serves")
     config.addinivalue_line("markers", "any_interpreter: asked of a foreign interpreter too")
     config.addinivalue_line("markers", "smoke: one of the three checks of the deployment test")
-
-
-def preflight(target: Target) -> Discovery:
-    """Finds out whether the endpoint can be judged at all, and what it is.
-
-    A cold environment may need longer than a gateway or we wait, so what looks like that is tried again and told on
-    stderr; nothing after this is ever tried twice.
-
-    Raises:
-        NotJudged: with one sentence for a person.
-    """
-    for attempt in range(1, PREFLIGHT_ATTEMPTS + 1):
-        client, last = Client(target), attempt == PREFLIGHT_ATTEMPTS
-        try:
-            found = discover(client)
-        except TimedOut as error:
-            if last:
-                raise NotJudged(f"{error} Check the endpoint, or give it longer with --timeout.") from None
-        except WireError as error:
-            raise NotJudged(f"{error} Check the URL and that the endpoint is up.") from None
-        else:
-            if last or not _statuses(client) <= COLD:
-                return replace(_usable(target, client, found), retries=attempt - 1 + client.retries)
-        told = f"{target.endpoint.url} may be cold; attempt {attempt + 1} of {PREFLIGHT_ATTEMPTS}"
-        print(told, file=sys.stderr, flush=True)
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _statuses(client: Client) -> set[object]:
-    return {exchange.get("status") for exchange in client.exchanges}
-
-
-def _usable(target: Target, client: Client, found: Discovery) -> Discovery:
-    statuses = _statuses(client)
-    url = target.endpoint.url
-    if statuses <= {401, 403}:
-        hint = "was refused; check its value" if target.credentials else "is missing; set MCP_API_KEY or use --header"
-        raise NotJudged(f"{url} answered {_words(statuses)}: the credential {hint}.")
-    moved = next((exchange for exchange in client.exchanges if exchange.get("status") in (301, 302, 307, 308)), None)
-    if moved is not None and not found.eras:
-        raise NotJudged(f"{url} answered {moved['status']}, a redirect; give the URL it leads to: {_location(moved)}.")
-    if statuses <= {404, 405} or statuses <= {500, 502, 503, 504}:
-        raise NotJudged(f"{url} answered {_words(statuses)} to every first request; check the path and the deployment.")
-    return found
-
-
-def _location(exchange: dict[str, object]) -> str:
-    headers = exchange.get("headers")
-    lines = headers if isinstance(headers, list) else []
-    return next(
-        (str(line).partition(": ")[2] for line in lines if str(line).lower().startswith("location:")), "unknown"
-    )
-
-
-def _words(statuses: set[object]) -> str:
-    return " and ".join(sorted(map(str, statuses)))
 
 
 def target_of(config: pytest.Config) -> Target:
@@ -260,7 +197,7 @@ def discovery(target: Target, pytestconfig: pytest.Config) -> Discovery:
     """What the endpoint says it is, asked once per worker; a worker of its own may meet a cold environment."""
     client = Client(target)
     found = discover(client)
-    if not found.eras and _statuses(client) <= COLD:
+    if not found.eras and looks_cold(client):
         client.retries += 1
         found = discover(client)
     pytestconfig.stash[PENDING] = client

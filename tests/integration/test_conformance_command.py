@@ -16,7 +16,7 @@ import pytest
 
 from conformance import wire
 from conformance.__main__ import run
-from conformance.plugin import preflight
+from conformance.preflight import preflight
 from conformance.report import formats
 from conformance.target import read_target
 from tests.broken_servers import plain
