@@ -29,7 +29,12 @@ exit codes: 0 all three answered as they should, 1 one did not, 2 usage, 3 unrea
 ADDITION = 'result = 2 + 3\nprint(f"计算结果: {result}")'
 PACKAGES = ("numpy", "pandas", "matplotlib")
 # Statuses that say something of the address or the key, and nothing of the interpreter behind it.
-SHUT = {401: "the key", 403: "the key (MCP_API_KEY) and the stage", 404: "the path", 405: "the path"}
+SHUT = {
+    401: "the key",
+    403: "the key (MCP_API_KEY), and that the URL has the stage and /lambda/mcp/",
+    404: "the path",
+    405: "the path",
+}
 
 
 class Shut(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ import re
 import shutil
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -35,6 +37,15 @@ EPILOG = """examples:
 exit codes: 0 pass, 1 gate failed, 2 usage or configuration, 3 unreachable or credentials refused,
             4 inconclusive, 5 stale baseline, 130 interrupted
 """
+
+
+# Statuses that say something of the key or the address, and nothing of the interpreter behind it.
+REFUSALS = {
+    401: "MCP_API_KEY, in the environment or .env",
+    403: "MCP_API_KEY, in the environment or .env, and that the URL has the stage and /lambda/mcp/",
+    404: "the URL: https://host/stage/lambda/mcp/",
+    405: "the URL: https://host/stage/lambda/mcp/",
+}
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -114,6 +125,9 @@ def target_of(url: str | None, out: Path) -> Iterator[Target]:
 
 def all_steps(target: Target, out: Path, steps: dict[str, Step]) -> dict[str, Any]:
     """Run the steps in order into `steps`; returns what the endpoint says of its environment."""
+    if not target.local:
+        say("1/5 the endpoint: whether it lets us in, and is this interpreter")
+        ask(target.endpoint)
     # First, while there is no warm environment: the burst then shows what it is for.
     say("2/5 cold starts: a burst of calls that need an environment each")
     step(steps, "coldstart", ["load", "coldstart", target.endpoint, "-n", "5"], out, target)
@@ -141,6 +155,17 @@ def step(steps: dict[str, Step], name: str, arguments: list[str], out: Path, tar
 
 def environment_info(endpoint: str) -> dict[str, Any]:
     """The endpoint's own `get_environment_info`; nothing where it does not answer."""
+    try:
+        return ask(endpoint)
+    except StepFailed:
+        return {}
+
+
+def ask(endpoint: str) -> dict[str, Any]:
+    """What `get_environment_info` answers to a bare call; {} while the endpoint answers 5xx, which the steps explain.
+
+    Raises StepFailed where nobody is there, we are not let in, or it is something else that answers.
+    """
     call = {
         "jsonrpc": "2.0",
         "id": 1,
@@ -150,14 +175,26 @@ def environment_info(endpoint: str) -> dict[str, Any]:
     headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
     if key := os.environ.get("MCP_API_KEY"):
         headers["x-api-key"] = key
-    request = urllib.request.Request(endpoint, json.dumps(call).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            body = response.read().decode()
-        data = next((line[5:] for line in body.splitlines() if line.startswith("data:")), body)
+        with urllib.request.urlopen(
+            urllib.request.Request(endpoint, json.dumps(call).encode(), headers), timeout=30
+        ) as answer:
+            body = answer.read().decode("utf-8", "replace")
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:
+            return {}
+        if error.code in REFUSALS:
+            raise StepFailed(f"{endpoint} answered {error.code}; check {REFUSALS[error.code]}", 3) from None
+        body = ""
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise StepFailed(f"{endpoint} cannot be reached: {reason}; check the URL and that it is up", 3) from None
+    data = next((line[5:] for line in body.splitlines() if line.startswith("data:")), body)
+    try:
         found: dict[str, Any] = json.loads(data)["result"]["structuredContent"]
-    except (OSError, ValueError, KeyError):
-        return {}
+    except (ValueError, KeyError, TypeError):
+        other = COMMAND.removesuffix("check") + "conformance"
+        raise StepFailed(f"{endpoint} is not this interpreter; {other} URL judges any MCP server", 2) from None
     return found
 
 

@@ -138,7 +138,8 @@ def _conformance(step: Step) -> list[Row]:
         bad = counts.get("failed", 0) + counts.get("error", 0)
         figures = f"{counts.get('passed', 0)} passed, {bad} failed, {counts.get('warning', 0)} warnings"
         if part == "protocol":
-            figures += ", revisions " + ", ".join(era for era, how in report["eras"].items() if how == "spoken")
+            spoken = [era for era, how in report["eras"].items() if how == "spoken"]
+            figures += f", revisions {', '.join(spoken)}" if spoken else ", no revision spoken"
         if part == "security":
             figures += _security(read(step, "scorecard.json"))
         standing = "fail" if bad else "pass" if counts.get("passed") else "inconclusive"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import html.parser
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,6 +83,56 @@ def test_what_is_no_url_is_2_before_anything_runs(
     assert main.run([bad]) == 2
     assert f"{bad!r} is no URL; give one like https://" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "told"),
+    [
+        pytest.param(403, '{"message": "Forbidden"}', 3, "answered 403; check MCP_API_KEY", id="no-key"),
+        pytest.param(404, "", 3, "answered 404; check the URL", id="another-path"),
+        pytest.param(200, "<html>", 2, "is not this interpreter", id="a-web-page"),
+        pytest.param(400, '{"error": {"code": -32600}}', 2, "is not this interpreter", id="wants-a-session"),
+        pytest.param(
+            200, '{"jsonrpc": "2.0", "id": 1, "error": {"code": -32602, "message": "Unknown tool"}}', 2,
+            "conformance URL judges any MCP server", id="another-mcp-server",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_not_this_interpreter_is_told_before_minutes_are_spent(
+    status: int, body: str, code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(status, body) as url:
+        assert main.run([url, "--out", str(tmp_path), "--json"]) == code
+    record = json.loads(capsys.readouterr().out)
+    assert (told in record["problem"], record["steps"]) == (True, [])
+
+
+def test_an_interpreter_that_is_ill_is_judged_all_the_same() -> None:
+    with answering(502, '{"message": "Internal server error"}') as url:
+        assert main.ask(url) == {}
+    with answering(200, 'event: message\ndata: {"result": {"structuredContent": {"memory_mb": 512}}}\n\n') as url:
+        assert main.ask(url) == {"memory_mb": 512}
+
+
+@contextlib.contextmanager
+def answering(status: int, body: str) -> Iterator[str]:
+    """The URL of a server that has one answer to everything."""
+
+    class One(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), One) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 def test_a_deployed_endpoint_is_asked_as_the_deployment_wrote_down(
