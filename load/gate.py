@@ -332,7 +332,7 @@ def check_fitness(rows: Sequence[Row], records: Sequence[RunRecord], limits: Lim
     return [
         _sent_anything(rows),
         _workers(records),
-        _clocks(records[0]),
+        *(_clocks(record) for record in records[:1] if record.role == "master"),
         _finished(records),
         _all_recorded(rows, records),
         _send_lag(rows, limits),

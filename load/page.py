@@ -50,7 +50,8 @@ td:last-child:not(.n) { white-space: normal; min-width: 15rem; }
 .says { display: inline-block; white-space: normal; min-width: 15rem; max-width: 36rem; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; } svg { display: block; width: 100%; min-width: 44rem; height: auto; }
 .wide:focus-visible { outline: 3px solid var(--link); } code { font: .875rem/1.4 ui-monospace, monospace; }
-@media (max-width: 40rem) { tbody th { white-space: normal; min-width: 8rem; } }
+.wide + .note { margin-top: .75rem; }
+@media (max-width: 40rem) { tbody th { white-space: normal; min-width: 8rem; } th code { overflow-wrap: anywhere; } }
 @media print {
   :root { color-scheme: light; } body { max-width: none; padding: 0; font-size: 9pt; }
   h2 { break-after: avoid; } tr, svg { break-inside: avoid; } .wide { overflow: visible; } svg { min-width: 0; }
@@ -94,7 +95,7 @@ def page(summary: Summary, rows: Sequence[Row], server: ServerSide | None = None
         parts.append(_figure("Cold starts: init against what the caller waited", lambda axes: _plot_cold(axes, rows)))
     if server is not None:
         parts += ["<h2>By the function's own log</h2>", _server_side(server)]
-    parts += ["<h2>Stages</h2>", _stages(summary)]
+    parts += ["<h2>Latency by stage, ms</h2>", _stages(summary)]
     if summary.errors:
         parts += ["<h2>Failures</h2>", _errors(summary)]
     versions = " · ".join(f"{name} {version}" for name, version in summary.versions.items())
@@ -328,6 +329,7 @@ def _plot_open(axes: Axes, rows: Sequence[Row]) -> bool:
         axes.step(x, y, where="post", color=COLOURS["cold"], label="environments that had answered")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("time, s")
+    axes.set_ylabel("how many")
     axes.set_ylim(bottom=0)
     _legend(axes)
     return True
@@ -362,8 +364,10 @@ def _plot_cold(axes: Axes, rows: Sequence[Row]) -> bool:
     warm = distribution(timed([row for row in rows if row.cold is False], lambda row: row.latency_ms))
     if warm is not None:
         axes.axhline(warm.p50, color=COLOURS["warm"], linewidth=1, label=f"warm median {warm.p50:.0f} ms")
+    axes.axline((0, 0), slope=1, color=COLOURS["unknown"], linewidth=1, linestyle="--", label="init alone")
     axes.set_xlabel("init, ms (Server-Timing)")
     axes.set_ylabel("latency, ms")
-    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0, top=1.08 * max(y for _, y in points))
     _legend(axes)
     return True

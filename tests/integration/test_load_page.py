@@ -19,6 +19,8 @@ MEASURE = """({
     overflow: document.documentElement.scrollWidth - innerWidth,
     plots: [...document.querySelectorAll('svg')].map(svg => svg.getBoundingClientRect()).map(r => [r.width, r.height]),
     tables: document.querySelectorAll('table').length,
+    verdicts: [...document.querySelectorAll("table:first-of-type .verdict")].slice(0, 2)
+        .map(verdict => verdict.getBoundingClientRect().right),
     ink: getComputedStyle(document.body).color,
     paper: getComputedStyle(document.body).backgroundColor,
     axis: getComputedStyle(document.querySelector('svg text')).fill,
@@ -37,7 +39,8 @@ def write_page(directory: Path) -> Path:
     for one in given:
         writer.write(one)
     writer.close()
-    write_run(directory / "run.json", record(200, plan={"thresholds": ["p99.9(latency{cold:false}) < 800ms"]}))
+    lines = ["p99.9(latency{cold:false}) < 800ms", "p95(latency{stage:steady,scenario:numpy,cold:false}) < 2s"]
+    write_run(directory / "run.json", record(200, plan={"thresholds": lines}))
     write_reports(directory)
     return directory / "report.html"
 
@@ -71,6 +74,7 @@ def test_the_page(tmp_path: Path, width: int, dark: bool) -> None:
     found = look.value
     assert found["overflow"] <= 0, "the page as a whole does not scroll sideways"
     assert (len(found["plots"]), found["tables"]) == (5, 5)
+    assert max(found["verdicts"]) <= width, "what became of a threshold is seen without scrolling"
     # 44rem: below that the labels of a plot 10 inches wide cannot be read
     assert all(shown >= 700 and high > 200 for shown, high in found["plots"])
     assert (luminance(found["paper"]) < 0.1) == dark
