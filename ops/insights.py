@@ -90,7 +90,8 @@ QUERIES: Final[Mapping[str, str]] = {
     f"    {_distribution('occupied', 'occupied')} by cold",
     "by-version": _REPORTS + "| stats count(*) as n, sum(cold) as cold, count(restore) as restored by version, size",
     "by-size": _REPORTS + "| stats count(used) as n, max(used) as most, pct(used, 95) as p95, sum(billed) as billed,\n"
-    "    sum(billedInit) as billedInit, count(restore) as restored, sum(tenant) as tenants by size",
+    "    sum(billedInit) as billedInit, count(restore) as restored, sum(tenant) as tenants,\n"
+    "    count(record.tenantId) as ofTenants by size",
     "signs": """
 | fields coalesce(@maxMemoryUsed / @memorySize, record.metrics.maxMemoryUsedMB / record.metrics.memorySizeMB, 0) as full
 | filter full >= 0.97 or @message like /Task timed out after|Runtime exited|^\\[(ERROR|CRITICAL)\\]/
@@ -209,7 +210,9 @@ def summarise(answers: Mapping[str, Answer], asked: Request, bill: pricing.Bill 
     failed = Counter(p.kind for p in problems)
     by_size = answers["by-size"].rows
     memory = sorted((m for row in by_size if (m := _memory(row))), key=lambda m: m.size_mb)
-    cost = cost_of([_used(row) for row in by_size], n, _count(events, "bytes"), asked, bill)
+    tells_tenants = any(_count(row, "ofTenants") for row in by_size)
+    used = [_used(row) for row in by_size]
+    cost = cost_of(used, n, _count(events, "bytes"), asked, bill, tells_tenants=tells_tenants)
     return Summary(
         source=asked.source,
         groups=asked.groups,

@@ -221,7 +221,7 @@ def summarise(ledger: Ledger, asked: Request, bill: pricing.Bill = pricing.NOTHI
         concurrency=Concurrency(peak=inv.peak_concurrency(), environments=ledger.environments),
         calls=_calls(ledger.calls),
         blocked_operations=dict(ledger.violations.most_common()),
-        cost=cost_of(_used(ledger), len(inv), ledger.log_bytes, asked, bill),
+        cost=cost_of(_used(ledger), len(inv), ledger.log_bytes, asked, bill, tells_tenants=bool(ledger.tenant_streams)),
         lines=dict(sorted(ledger.lines.items())),
         notes=[*scarce_notes(memory), *_notes(ledger)],
     )
@@ -363,12 +363,21 @@ def _made_for_tenants(ledger: Ledger) -> NDArray[np.bool_]:
 
 
 def cost_of(
-    used: Collection[pricing.Used], requests: int, log_bytes: int, asked: Request, bill: pricing.Bill
+    used: Collection[pricing.Used],
+    requests: int,
+    log_bytes: int,
+    asked: Request,
+    bill: pricing.Bill,
+    *,
+    tells_tenants: bool,
 ) -> CostSummary:
-    """The dollars of what was used, part by part, with the prices they rest on."""
+    """The dollars of what was used, part by part, with the prices they rest on.
+
+    Logs that tell of no tenant may be in text, which never does: then what tenants cost is left out by name.
+    """
     usage = pricing.usage_of(used, requests, log_bytes, (asked.end - asked.start).total_seconds(), bill)
     dollars = pricing.cost(usage, bill.architecture, bill.gateway)
-    untold = [] if usage.tenant_environment_gb else ["tenants' environments"]
+    untold = [] if tells_tenants else ["tenants' environments"]
     return CostSummary(
         total=dollars.total,
         per_million_invocations=dollars.total / requests * 1e6 if requests else None,

@@ -32,6 +32,7 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    below: str = ""
 
 
 def headline(summary: Summary, zone: tzinfo) -> list[str]:
@@ -67,11 +68,6 @@ def tables(summary: Summary) -> list[Table]:
 def _cell(text: str) -> str:
     """Names come from callers and their code: one line, and nothing in it that a terminal would obey."""
     return printable(text).replace("\n", " ")
-
-
-def remarks(summary: Summary) -> list[str]:
-    """What a reader of the tables must know, and what the cost leaves out."""
-    return [*summary.notes, f"Not in the cost: {', '.join(summary.cost.left_out)}."]
 
 
 def _invocations(s: Summary) -> Table:
@@ -196,7 +192,8 @@ def _cost(s: Summary) -> Table:
     rows.append(("total", _dollars(c.total), ""))
     if c.per_million_invocations is not None:
         rows.append(("per million", f"${c.per_million_invocations:.2f}", "at this mix"))
-    return Table(f"Cost, list prices {c.prices_region} {c.prices_as_of}", ("", "dollars", ""), tuple(rows))
+    title = f"Cost, list prices {c.prices_region} {c.prices_as_of}"
+    return Table(title, ("", "dollars", ""), tuple(rows), f"Left out: {', '.join(c.left_out)}.")
 
 
 def _lines(s: Summary) -> Table:
@@ -228,7 +225,9 @@ def text(summary: Summary, zone: tzinfo, *, width: int = 120, colour: bool = Fal
     for table in tables(summary):
         console.print()
         console.print(_rich(table))
-    for note in remarks(summary):
+        if table.below:
+            console.print(Text(f" {table.below}", style="dim"))
+    for note in summary.notes:
         console.print(Text(f"Note: {note}", style="yellow"))
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
@@ -250,7 +249,9 @@ def markdown(summary: Summary, zone: tzinfo, title: str = "Log report") -> str:
     for table in tables(summary):
         parts += ["", f"## {table.title}", "", _row(table.columns), _row(["---", *["---:"] * (len(table.columns) - 1)])]
         parts += [_row(row) for row in table.rows]
-    parts += ["", "## Notes", "", *(f"- {note}" for note in remarks(summary))]
+        parts += ["", table.below] if table.below else []
+    if summary.notes:
+        parts += ["", "## Notes", "", *(f"- {note}" for note in summary.notes)]
     return "\n".join(parts) + "\n"
 
 
@@ -267,7 +268,7 @@ def html(summary: Summary, zone: tzinfo, picture: bytes, title: str = "Log repor
         title=title,
         headline=headline(summary, zone),
         tables=tables(summary),
-        notes=remarks(summary),
+        notes=summary.notes,
         picture=base64.b64encode(picture).decode(),
     )
 
