@@ -1,76 +1,36 @@
-"""The pytest side of the suite: options, fixtures, severity, and one record per check written as it ends.
+"""The pytest side of the suite: options, selection, fixtures, and what a check that ends comes to.
 
-It must not print findings (report/ does) and must not judge an endpoint (the checks do).
+It must not print findings (report/ does), write records (`recorder` does) or judge an endpoint (the checks do).
 """
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Generator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
 
 import pytest
 
 from conformance import baseline, exits
 from conformance.catalogue import Level, load, strongest
 from conformance.client import Agreement, Client, Discovery, agree, discover
-from conformance.finding import SERVED_BY, VERDICT, NonConformance
+from conformance.finding import VERDICT, NonConformance
 from conformance.messages import OLDER, Era, Malformed
 from conformance.preflight import NotJudged, looks_cold, preflight
-from conformance.records import (
-    VERDICTS,
-    Baseline,
-    CheckRecord,
-    Misfit,
-    RunRecord,
-    Status,
-    count,
-    exit_code,
-    read_checks,
-)
-from conformance.report import formats, terminal
+from conformance.recorder import PROPERTY, SEEN_PROPERTY, Recorder, Run
+from conformance.records import CheckRecord, Status
+from conformance.report import terminal
 from conformance.target import Target, UsageFault, read_target, read_target_file
 from conformance.wire import WireError
 
-PROPERTY = "conformance"
-SEEN_PROPERTY = "conformance-schema"
 CLIENT = pytest.StashKey[Client]()
-RUN = pytest.StashKey["Run"]()
+RECORDER = pytest.StashKey[Recorder]()
 TARGET = pytest.StashKey[Target]()
 # What a worker's discovery met, told with the first check that ends after it.
 PENDING = pytest.StashKey[Client | None]()
-# The one check that is no function: every result that any check receives is held against its schema.
-SCHEMA_CHECK = "conformance.protocol.schema.results_fit_their_schema"
-SCHEMA_IDS = {
-    "2024-11-05": "Z24-01",
-    "2025-03-26": "Z03-01",
-    "2025-06-18": "Z06-01",
-    "2025-11-25": "Z25-01",
-    "2026-07-28": "Z26-01",
-}
-for _id in SCHEMA_IDS.values():
-    SERVED_BY.setdefault(_id, []).append(SCHEMA_CHECK)
 # Transport, authorization, and envelopes that are no JSON-RPC request: what a bridge from HTTP to stdio cannot show.
 HTTP_ALONE = re.compile(r"[TOA]\d\d-|B26-0[6789]|B25-0[24]|B0[36]-0[45]|V26-02|L26-13|X25-01")
 PARTS = ("protocol", "tools", "security")
-
-
-@dataclass(slots=True)
-class Run:
-    """The controller's side of one run: what it is, and where its files go."""
-
-    out: Path
-    started: datetime
-    selection: str
-    strict: bool
-    eras: dict[str, str]
-    stream: TextIO
-    retries: int = 0
-    accepted: dict[str, str] | None = None
-    interrupted: bool = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -128,39 +88,41 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     try:
         target = target_of(config)
         found = preflight(target)
+        accepted = _accepted(config)
     except UsageFault as fault:
         pytest.exit(str(fault), returncode=exits.USAGE)
     except NotJudged as why:
         pytest.exit(str(why), returncode=exits.UNREACHABLE)
-    try:
-        accepted = _accepted(config)
-    except UsageFault as fault:
-        pytest.exit(str(fault), returncode=exits.USAGE)
     started = datetime.now(UTC)
     out = Path(config.getoption("--results") or f"out/conformance-{started:%Y%m%dT%H%M%SZ}")
     out.mkdir(parents=True, exist_ok=True)
-    selection = " ".join(filter(None, [*config.getoption("--only"), config.option.keyword]))
-    eras = {str(era): "spoken" for era in found.eras} | {str(era): why for era, why in found.missing.items()}
-    run = config.stash[RUN] = Run(
+    parts, smoke, keyword = config.getoption("--only"), config.getoption("--smoke"), config.option.keyword
+    named = config.getoption("--baseline")
+    run = Run(
         out=out,
         started=started,
-        selection="smoke" if config.getoption("--smoke") else selection or "all",
+        target=target,
+        selection="smoke" if smoke else " ".join(filter(None, [*parts, keyword])) or "all",
+        parts=tuple(parts),
+        every_check=not (smoke or keyword),
         strict=config.getoption("--fail-warnings"),
-        eras=eras,
-        stream=(out / "checks.jsonl").open("w", encoding="utf-8"),
+        eras={str(era): "spoken" for era in found.eras} | {str(era): why for era, why in found.missing.items()},
         retries=found.retries,
+        baseline=None if named is None else Path(named),
         accepted=accepted,
+        update_baseline=config.getoption("--baseline-update"),
     )
-    config.pluginmanager.register(Recorder(run), "conformance-recorder")
+    recorder = config.stash[RECORDER] = Recorder(run)
+    config.pluginmanager.register(recorder, "conformance-recorder")
 
 
-def _accepted(config: pytest.Config) -> dict[str, str] | None:
-    """The entries of the baseline, None without one; one that is to be written may not exist yet."""
+def _accepted(config: pytest.Config) -> dict[str, str]:
+    """The entries of the baseline; one that is to be written may not exist yet."""
     named = config.getoption("--baseline")
     if named is None:
         if config.getoption("--baseline-update"):
             raise UsageFault("--baseline-update needs --baseline FILE, the file to write.")
-        return None
+        return {}
     path = Path(named)
     return {} if config.getoption("--baseline-update") and not path.exists() else baseline.read(path)
 
@@ -350,114 +312,15 @@ def _show(value: object) -> str:
     return text if len(text) <= 1500 else f"{text[:1500]}..."
 
 
-class Recorder:
-    """Writes each record the moment its check ends, in the controller only, wherever the check ran."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.seen: dict[tuple[str, str], set[Misfit]] = defaultdict(set)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for name, value in report.user_properties:
-            if name == PROPERTY:
-                self.write(value)
-            elif name == SEEN_PROPERTY and isinstance(value, list):
-                for revision, method, misfit in value:
-                    self.seen[revision, method] |= {Misfit.model_validate(misfit)} if misfit else set()
-
-    def write(self, record: object) -> None:
-        """Adds one line to checks.jsonl."""
-        self.run.stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self.run.stream.flush()
-
-    def write_schema_records(self, *, passes: bool) -> None:
-        """One record per method and revision: what misses its schema is told here, once, and nowhere else."""
-        for (revision, method), misfits in sorted(self.seen.items()):
-            if misfits or passes:
-                record = _schema_record(revision, method, sorted(misfits, key=lambda one: one.message))
-                self.write(record.model_dump(mode="json"))
-
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        self.run.interrupted = isinstance(excinfo.value, KeyboardInterrupt)
-
-
-def _schema_record(revision: str, method: str, misfits: list[Misfit]) -> CheckRecord:
-    requirement = load()[SCHEMA_IDS[revision]]
-    others = f" ({len(misfits) - 1} more ways were seen)" if len(misfits) > 1 else ""
-    return CheckRecord(
-        id=f"{SCHEMA_CHECK.removeprefix('conformance.')}[{revision}-{method}]",
-        part="protocol",
-        requirements=(requirement.id,),
-        level=requirement.level,
-        sources=(requirement.source,),
-        status="failed" if misfits else "passed",
-        message=misfits[0].message + others if misfits else "",
-        expected=f"what {method} of {revision} prescribes" if misfits else "",
-        got=misfits[0].got if misfits else "",
-        exchanges=tuple(one.exchange for one in misfits[:3]),
-    )
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    config = session.config
-    run = config.stash.get(RUN, None)
-    if run is None:
-        return
-    whole = not (config.getoption("--smoke") or config.option.keyword)
-    recorder = config.pluginmanager.getplugin("conformance-recorder")
-    assert isinstance(recorder, Recorder)
-    only = config.getoption("--only")
-    recorder.write_schema_records(passes=whole and (not only or "protocol" in only))
-    run.stream.close()
-    checks = list(read_checks(run.out / "checks.jsonl"))
-    compared = None
-    if run.accepted is not None and not run.interrupted:
-        compared = _compared(config, run, checks, whole=whole and not only)
-    code = _code(run, exitstatus, compared, count(checks))
-    target = target_of(config)
-    record = RunRecord(
-        endpoint=target.endpoint.url,
-        profile=target.profile.name,
-        started=run.started.isoformat(timespec="seconds"),
-        duration_s=round((datetime.now(UTC) - run.started).total_seconds(), 2),
-        exit_code=code,
-        verdict=VERDICTS[code],
-        strict=run.strict,
-        selection=run.selection,
-        eras=run.eras,
-        retries=run.retries + sum(check.retries for check in checks),
-        baseline=compared,
-    )
-    (run.out / "run.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    formats.write_all(run.out)
-    session.exitstatus = code
-
-
-def _compared(config: pytest.Config, run: Run, checks: list[CheckRecord], *, whole: bool) -> Baseline:
-    """How the run stands to its baseline, which is written anew first when that was asked for."""
-    assert run.accepted is not None
-    path = Path(config.getoption("--baseline"))
-    found = baseline.compare(path, run.accepted, checks, strict=run.strict, whole=whole)
-    if config.getoption("--baseline-update"):
-        run.accepted = baseline.updated(run.accepted, checks, strict=run.strict, stale=found.stale)
-        baseline.write(path, run.accepted)
-        found = baseline.compare(path, run.accepted, checks, strict=run.strict, whole=whole)
-    return found
-
-
-def _code(run: Run, exitstatus: int, compared: Baseline | None, counts: dict[str, int]) -> int:
-    if run.interrupted:
-        return exits.INTERRUPTED
-    if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
-        return exits.INCONCLUSIVE
-    if exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED):
-        return exits.USAGE
-    return baseline.gate(compared, counts) if compared else exit_code(counts, strict=run.strict)
+    recorder = session.config.stash.get(RECORDER, None)
+    if recorder is not None:
+        session.exitstatus = recorder.finish(exitstatus)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    run = config.stash.get(RUN, None)
-    if run is not None:
+    recorder = config.stash.get(RECORDER, None)
+    if recorder is not None:
         terminalreporter.write_line("")
-        terminalreporter.write_line(terminal.render(run.out, colour=False))
+        terminalreporter.write_line(terminal.render(recorder.run.out, colour=False))
