@@ -78,6 +78,10 @@ def run(argv: Sequence[str]) -> int:
         return _complain(str(error), EXIT_UNREACHABLE)
     except NoCalls as error:
         return _complain(str(error), EXIT_INCONCLUSIVE)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _complain(f"cannot use {error.filename}: {error.strerror}", EXIT_USAGE)
     except KeyboardInterrupt:
         return _complain("interrupted", EXIT_INTERRUPTED)
 
@@ -199,7 +203,11 @@ def _coldstart(arguments: argparse.Namespace) -> int:
         return _restore(arguments.restore)
     if arguments.function is not None:
         return _force(arguments)
+    if arguments.memory is not None or arguments.rounds != 1:
+        raise SettingsError("--memory and --rounds are of versions that --function NAME publishes; give it, not a URL")
     min_cold = 1 if arguments.min_cold is None else arguments.min_cold
+    if not 0 <= min_cold <= arguments.burst:
+        raise SettingsError(f"{arguments.burst} calls cannot bring {min_cold} cold starts; give 0 to {arguments.burst}")
     plan = cold_start_plan(arguments.burst, arguments.gap, min_cold, arguments.era)
     arguments.out = arguments.out or new_directory("coldstart")
     return send(plan, arguments)

@@ -34,6 +34,10 @@ from load.settings import SettingsError, check_endpoint, read_dot_env, setting, 
             ["ab", "smoke", "http://127.0.0.1:1/", "http://127.0.0.1:2/", "--rounds", "1"], "turns", id="one-round"
         ),
         pytest.param(["coldstart", "http://127.0.0.1:1/", "-n", "0"], "no burst", id="no-burst"),
+        pytest.param(["coldstart", "http://127.0.0.1:1/", "--memory", "512"], "--function", id="memory-of-no-function"),
+        pytest.param(["coldstart", "http://127.0.0.1:1/", "--rounds", "2"], "--function", id="rounds-of-no-function"),
+        pytest.param(["coldstart", "http://127.0.0.1:1/", "--min-cold", "11"], "10 calls cannot", id="too-many-cold"),
+        pytest.param(["compare", "/proc/self/cmdline", "nowhere"], "holds no run.json", id="a-file-is-no-run"),
         pytest.param(["report", "nowhere"], "holds no", id="no-run"),
         pytest.param(["frobnicate"], "invalid choice", id="unknown-command"),
         pytest.param([], "required", id="no-command"),
@@ -71,6 +75,16 @@ def test_help_shows_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) 
     said = capsys.readouterr().out
     assert "python -m load run smoke" in said
     assert "inconclusive" in said
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The reports of a run whose directory lets nobody write: here one of them is a directory."""
+    writer = RowWriter(tmp_path / "requests.jsonl")
+    writer.close()
+    write_run(tmp_path / "run.json", record(0))
+    (tmp_path / "summary.md").mkdir()
+    assert run(["report", str(tmp_path)]) == 2
+    assert f"cannot use {tmp_path}/summary.md: Is a directory" in capsys.readouterr().err
 
 
 def test_a_dead_url_is_unreachable(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
