@@ -64,6 +64,14 @@ class Goal:
         """The option this goal prefers. Raises Inconclusive when none keeps its constraint."""
         return memory_model.choose(options, self.strategy, self.weight, self.p95_below_ms)
 
+    def decide(self, measured: Sequence[Estimate]) -> Estimate:
+        """The same among measured sizes; where they do not differ by more than chance, the smallest: it costs least."""
+        chosen = self.choose(measured)
+        if memory_model.memory_matters(measured):
+            return chosen
+        limit = float("inf") if self.p95_below_ms is None else self.p95_below_ms
+        return min((o for o in measured if o.p95_ms < limit), key=lambda o: o.memory_mb)
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryAdvice:
@@ -115,7 +123,7 @@ def run(args: argparse.Namespace, around: Surroundings) -> int:
 
 
 def _memory_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--function", metavar="NAME", help="function to tune (else P_FN_NAME)")
+    parser.add_argument("--function", metavar="NAME", help="function to tune, with or without :ALIAS (else P_FN_NAME)")
     sizes = ",".join(map(str, DEFAULT_SIZES))
     parser.add_argument("--sizes", default=sizes, metavar="MB,...", help=f"candidate sizes (default {sizes})")
     parser.add_argument("--measure", metavar="MB,...", help="sizes to measure (default two smallest, largest)")
@@ -284,7 +292,7 @@ def tune_memory(
         take(proposal.memory_mb)
     options = estimates_of(taken, [size for size in possible if size not in struck], goal)
     return MemoryAdvice(
-        chosen_mb=goal.choose([option for option in options if option.measured]).memory_mb,
+        chosen_mb=goal.decide([option for option in options if option.measured]).memory_mb,
         proposed_mb=proposal.memory_mb,
         goal=goal,
         memory_matters=memory_model.memory_matters(options),
@@ -324,7 +332,8 @@ def _bench_of(
     if args.in_place:
         around.say(f"Measuring {name} itself; its memory is restored at the end.")
         return in_place(client, name)
-    copy_name = f"{name[:48]}-tune-{secrets.token_hex(4)}"
+    bare = name.rpartition(":function:")[2].partition(":")[0]
+    copy_name = f"{bare[:48]}-tune-{secrets.token_hex(4)}"
     around.say(f"Measuring a temporary copy, {copy_name}; it is deleted at the end.")
     return copied(client, name, copy_name, _download)
 
@@ -395,7 +404,7 @@ def advice_text(advice: MemoryAdvice) -> str:
     if advice.too_small_mb:
         lines.append(f"Too small: {', '.join(map(str, advice.too_small_mb))} MB.")
     if not advice.memory_matters:
-        lines.append("Memory has no effect that these measurements show; the choice rests on price alone.")
+        lines.append("Memory has no effect that these measurements show, so the smallest size is chosen for its price.")
     return tables.estimates_text(advice.options, advice.chosen_mb) + "\n".join([*lines, advice.link]) + "\n"
 
 

@@ -150,6 +150,15 @@ def test_the_known_optimum_is_found_and_the_function_left_as_it_was(workload, op
     assert client.functions[NAME]["MemorySize"] == 1024
 
 
+@pytest.mark.parametrize("strategy", ["cost", "speed", "balanced"])
+def test_where_sizes_differ_by_chance_alone_the_smallest_is_chosen(strategy):
+    for seed in range(5):
+        client = FakeLambda(wait_ms=200.0, noise=0.4)
+        client.rng = np.random.default_rng(seed)
+        advice = advised(client, Goal(strategy), sizes=(1024, 1152, 1280))
+        assert (advice.memory_matters, advice.chosen_mb) == (False, 1024)
+
+
 def test_fewer_invocations_than_power_tunings_defaults_at_its_least():
     client = FakeLambda(cpu_ms=2000.0, noise=0.01)
     advice = advised(client)
