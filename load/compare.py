@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from load.gate import EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
-from load.rows import Row, run_directories
+from load.rows import NOT_JUDGED, Row, run_directories
 from load.summary import Summary, Temperature, summarize_directory, temperature, timed
 
 type Verdict = Literal["faster", "slower", "same", "inconclusive"]
@@ -31,6 +31,7 @@ LEAST_ROUNDS: Final = 4
 """Below this many rounds their spread is not known: Student's t needs 12.7 standard errors from two, 3.2 from four."""
 LEAST_A_ROUND: Final = 3
 """Good answers a side needs in a round; how much a median of so few varies is in the spread of the rounds."""
+FAILED_APART: Final = 0.01
 ALPHA: Final = 0.05
 
 
@@ -101,6 +102,10 @@ class CompareReport(BaseModel):
     reason: str
     effect: float
     seed: int
+    base_requests: int = Field(default=0, description="Those that the endpoint answered for, as for rate(errors).")
+    base_failed: int = 0
+    candidate_requests: int = 0
+    candidate_failed: int = 0
     overall: list[Comparison]
     scenarios: list[Comparison]
 
@@ -143,6 +148,9 @@ def compare(
             overall.append(_all_of_calls(heat, pairs, rng) if len(found) > 1 else _as_all(found[0]))
         scenarios += found
     judged_overall, judged_scenarios = _judge(overall, scenarios, effect)
+    tried = [[row for row in side if row.outcome not in NOT_JUDGED] for side in (base, candidate)]
+    failed = [sum(row.failed for row in side) for side in tried]
+    unfit = unfit or _apart_by_failures(failed[0], len(tried[0]), failed[1], len(tried[1]))
     verdict, exit_code, reason = _decide(judged_overall, judged_scenarios, unfit)
     return CompareReport(
         schema="compare/1",
@@ -151,8 +159,27 @@ def compare(
         reason=reason,
         effect=effect,
         seed=seed,
+        base_requests=len(tried[0]),
+        base_failed=failed[0],
+        candidate_requests=len(tried[1]),
+        candidate_failed=failed[1],
         overall=judged_overall,
         scenarios=judged_scenarios,
+    )
+
+
+def _apart_by_failures(base_failed: int, base: int, candidate_failed: int, candidate: int) -> str:
+    """Why the good answers alone do not compare the sides: one failed more often, by over a percent of its requests
+    and three standard deviations. Empty when none did."""
+    if not base or not candidate:
+        return ""
+    share = (base_failed + candidate_failed) / (base + candidate)
+    apart = abs(base_failed / base - candidate_failed / candidate)
+    if apart <= max(FAILED_APART, 3 * (share * (1 - share) * (1 / base + 1 / candidate)) ** 0.5):
+        return ""
+    return (
+        f"{candidate_failed} of {candidate} requests of the candidate failed, {base_failed} of {base} of the base: "
+        f"how fast the others were does not compare them"
     )
 
 
@@ -389,6 +416,11 @@ def print_comparison(report: CompareReport, console: Console) -> None:
             "–" if one.candidate_p50_ms is None else f"{one.candidate_p50_ms:.1f} ms",
         )
     console.print(table)
+    failed = (
+        f"failed: {report.base_failed} of {report.base_requests} requests of the base, {report.candidate_failed} of "
+        f"{report.candidate_requests} of the candidate"
+    )
+    console.print(failed, style="dim", highlight=False)
     rounds = max((one.rounds for one in (*report.overall, *report.scenarios)), default=0)
     how = f"intervals from {rounds} rounds in turns" if rounds else "intervals from calls: a drift between runs counts"
     console.print(how, style="dim", highlight=False)

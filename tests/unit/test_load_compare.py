@@ -210,6 +210,27 @@ def test_an_unfit_run_cannot_be_compared() -> None:
     assert (report.verdict, report.exit_code) == ("inconclusive", 4)
 
 
+@pytest.mark.parametrize(
+    ("base", "candidate", "verdict"),
+    [
+        pytest.param(0, 0, "same", id="none"),
+        pytest.param(5, 5, "same", id="as-many"),
+        pytest.param(2, 8, "same", id="by-chance"),
+        pytest.param(0, 60, "inconclusive", id="the-candidate"),
+        pytest.param(60, 0, "inconclusive", id="the-base"),
+    ],
+)
+def test_good_answers_alone_do_not_compare_a_side_that_fails(base: int, candidate: int, verdict: str) -> None:
+    """Otherwise an endpoint that fails a third of its calls is as fast as ever."""
+    sides = [
+        [row(i, outcome="http_error", status=500) if i < n else row(i) for i in range(200)] for n in (base, candidate)
+    ]
+    report = compare(*sides)
+    assert (report.verdict, report.exit_code == 0) == (verdict, verdict == "same")
+    assert (report.base_failed, report.candidate_failed, report.base_requests) == (base, candidate, 200)
+    assert verdict == "same" or f"{candidate} of 200 requests of the candidate failed" in report.reason
+
+
 def test_the_interval_is_the_bootstrap_of_the_median() -> None:
     """Against the plain bootstrap that draws every sample."""
     rng = np.random.default_rng(5)
