@@ -20,6 +20,7 @@ from botocore.config import Config
 ROOT = Path(__file__).parents[2]
 TEMPLATE = Path(__file__).parent / "functions" / "template.yaml"
 SESSION = boto3.Session()  # reading AWS's service models takes longer than most tests
+MODERN = "2026-07-28"
 DEADLINE_S = 60.0  # how long a test waits for what must come; no test measures speed
 
 
@@ -163,3 +164,17 @@ def local_stack(tmp_path: Path, *options: str) -> Iterator[LocalStack]:
                     process.wait(timeout=DEADLINE_S)
                 finally:
                     process.kill()
+
+
+def call(stack: LocalStack, code: str, *, modern: bool = False, slash: bool = True) -> tuple[Answer, dict[str, Any]]:
+    """`execute_python` with no handshake before it; returns the answer and the structured result."""
+    params: dict[str, Any] = {"name": "execute_python", "arguments": {"code": code}}
+    headers = {"Content_Type": "application/json", "Accept": "application/json, text/event-stream"}
+    if modern:
+        meta = "io.modelcontextprotocol"
+        params["_meta"] = {f"{meta}/protocolVersion": MODERN, f"{meta}/clientCapabilities": {}}
+        headers |= {"MCP_Protocol_Version": MODERN, "Mcp_Method": "tools/call", "Mcp_Name": "execute_python"}
+    path = "/dev/lambda/mcp/" if slash else "/dev/lambda/mcp"
+    ask = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
+    answer = stack.call(ask, path=path, **headers)
+    return answer, (answer.body or {}).get("result", {}).get("structuredContent", {})

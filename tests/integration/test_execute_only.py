@@ -6,8 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from local_stack import ROOT, local_stack
-from test_product import call
+from local_stack import ROOT, call, local_stack
 
 CODE = """import os
 def parent(pid):

@@ -15,7 +15,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from local_stack import DEADLINE_S, local_stack
-from test_deploy_ministack import made_ready, ministack
+from ministack_server import made_ready, ministack
 
 Told = dict[str, Any]
 CODE = 'def handler(event, context):\n    if event.get("fail"):\n        raise ValueError("no")\n    return event\n'

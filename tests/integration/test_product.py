@@ -13,25 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_stack import ROOT, Answer, LocalStack, local_stack
+from local_stack import ROOT, Answer, LocalStack, call, local_stack
 
 SUM = 'result = 2 + 3\nprint(f"计算结果: {result}")'
-MODERN = "2026-07-28"
 THREADS = 20  # more than any process of ours has
-
-
-def call(product: LocalStack, code: str, *, modern: bool = False, slash: bool = True) -> tuple[Answer, dict[str, Any]]:
-    """`execute_python` with no handshake before it; returns the answer and the structured result."""
-    params: dict[str, Any] = {"name": "execute_python", "arguments": {"code": code}}
-    headers = {"Content_Type": "application/json", "Accept": "application/json, text/event-stream"}
-    if modern:
-        meta = "io.modelcontextprotocol"
-        params["_meta"] = {f"{meta}/protocolVersion": MODERN, f"{meta}/clientCapabilities": {}}
-        headers |= {"MCP_Protocol_Version": MODERN, "Mcp_Method": "tools/call", "Mcp_Name": "execute_python"}
-    path = "/dev/lambda/mcp/" if slash else "/dev/lambda/mcp"
-    ask = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
-    answer = product.call(ask, path=path, **headers)
-    return answer, (answer.body or {}).get("result", {}).get("structuredContent", {})
 
 
 @pytest.mark.parametrize("slash", [pytest.param(True, id="slash"), pytest.param(False, id="no-slash")])
