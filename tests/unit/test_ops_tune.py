@@ -155,7 +155,7 @@ def test_where_sizes_differ_by_chance_alone_the_smallest_is_chosen(strategy):
     for seed in range(5):
         client = FakeLambda(wait_ms=200.0, noise=0.4)
         client.rng = np.random.default_rng(seed)
-        advice = advised(client, Goal(strategy), sizes=(1024, 1152, 1280))
+        advice = advised(client, Goal(strategy), sizes=(1024, 1056, 1088))
         assert (advice.memory_matters, advice.chosen_mb) == (False, 1024)
 
 
