@@ -75,7 +75,7 @@ def run(argv: list[str]) -> int:
     out = arguments.out or Path("out") / f"check-{started.astimezone(UTC):%Y%m%dT%H%M%SZ}"
     out.mkdir(parents=True, exist_ok=True)
     steps: dict[str, Step] = {}
-    info: dict[str, Any] = {}
+    info: dict[str, Any] | None = None
     endpoint = arguments.url or "the local stack"
     problem: StepFailed | None = None
     try:
@@ -210,7 +210,7 @@ def show(table: list[Any], verdict: str, problem: StepFailed | None, index: Path
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for row in table:
-        grid.add_row(row.name, f"[{colours[row.standing]}]{row.standing}[/]", row.figures)
+        grid.add_row(row.name, f"[{colours.get(row.standing, 'yellow')}]{row.standing}[/]", row.figures)
     console.print(grid)
     if problem is not None:
         console.print(str(problem), markup=False)

@@ -98,8 +98,11 @@ def step_records(steps: Sequence[Step]) -> list[StepRecord]:
     ]
 
 
-def rows(steps: dict[str, Step], info: dict[str, Any]) -> list[Row]:
-    """The verdict's rows, in the order a person asks: protocol, security, load, cold starts, logs and cost, layers."""
+def rows(steps: dict[str, Step], info: dict[str, Any] | None) -> list[Row]:
+    """The verdict's rows, in the order a person asks: protocol, security, load, cold starts, logs and cost, layers.
+
+    `info` is what the endpoint says of its environment, {} where it says nothing, None where it was not asked.
+    """
     found = []
     if "conformance" in steps:
         found += _conformance(steps["conformance"])
@@ -114,7 +117,7 @@ def rows(steps: dict[str, Step], info: dict[str, Any]) -> list[Row]:
 
 
 def _standing(step: Step) -> str:
-    return {0: "pass", 4: "inconclusive"}.get(step.exit_code, "fail")
+    return {0: "pass", 4: "inconclusive", 130: "inconclusive"}.get(step.exit_code, "fail")
 
 
 def _links(step: Step, *names: str) -> tuple[tuple[str, str], ...]:
@@ -131,7 +134,7 @@ def _conformance(step: Step) -> list[Row]:
         "security": _links(step, "scorecard.html", "scorecard.json"),
     }
     if not report:
-        return [Row("conformance", "fail", step.verdict, links)]
+        return [Row("conformance", _standing(step), step.verdict, links)]
     found = []
     for part in ("protocol", "tools", "security"):
         counts = report["parts"].get(part, {})
@@ -142,7 +145,8 @@ def _conformance(step: Step) -> list[Row]:
             figures += f", revisions {', '.join(spoken)}" if spoken else ", no revision spoken"
         if part == "security":
             figures += _security(read(step, "scorecard.json"))
-        standing = "fail" if bad else "pass" if counts.get("passed") else "inconclusive"
+        whole = counts.get("passed") and step.exit_code != 130  # interrupted, a part says little by what it had
+        standing = "fail" if bad else "pass" if whole else "inconclusive"
         found.append(Row(part, standing, figures, links_of.get(part, ())))
     return found
 
@@ -164,7 +168,7 @@ def _load(step: Step) -> Row:
     summary = read(step, "summary.json")
     links = _links(step, "report.html", "summary.md", "summary.json", "requests.jsonl")
     if not summary:
-        return Row("load", "fail", step.verdict, links)
+        return Row("load", _standing(step), step.verdict, links)
     counts = summary["counts"]
     warm = _latency(summary, "warm")
     figures = f"{counts['ok']} of {counts['arrivals']} ok at {summary['rates']['sent_per_s']:.1f}/s"
@@ -184,7 +188,7 @@ def _coldstart(step: Step) -> Row:
     burst = read(step, "coldstart.json")
     links = _links(step, "report.html", "coldstart.json", "requests.jsonl")
     if not burst:
-        return Row("cold starts", "fail", step.verdict, links)
+        return Row("cold starts", _standing(step), step.verdict, links)
     figures = f"{burst['confirmed']} of {burst['burst']} confirmed, {burst['environments']} environments"
     if burst["init_ms"]:
         figures += f", init p50 {burst['init_ms']['p50']:.0f} ms"
@@ -209,7 +213,9 @@ def _report(step: Step) -> Row:
     return Row("logs and cost", _standing(step), figures, links)
 
 
-def _layers(info: dict[str, Any]) -> Row:
+def _layers(info: dict[str, Any] | None) -> Row:
+    if info is None:
+        return Row("confinement", "not run", "the run ended before this")
     layers = info.get("confinement", [])
     if not layers:
         return Row("confinement", "inconclusive", "the endpoint did not say")

@@ -187,7 +187,24 @@ def test_the_gravest_code_speaks_for_the_whole(codes: list[int], code: int) -> N
     assert set(GRAVITY) == {0, 1, 2, 3, 4, 5, 130}
 
 
-def test_a_step_that_left_nothing_is_told(tmp_path: Path) -> None:
-    step = Step("load", "python -m load", 2, 1.0, tmp_path / "load")
-    (row, _layers) = rows({"load": step}, {})
-    assert (row.standing, row.figures) == ("fail", "usage or configuration")
+@pytest.mark.parametrize(
+    ("name", "code", "standing", "figures"),
+    [
+        pytest.param("load", 2, "fail", "usage or configuration", id="usage"),
+        pytest.param("load", 130, "inconclusive", "interrupted", id="interrupted"),
+        pytest.param("coldstart", 130, "inconclusive", "interrupted", id="interrupted-burst"),
+        pytest.param("conformance", 130, "inconclusive", "interrupted", id="interrupted-suite"),
+    ],
+)
+def test_a_step_that_left_nothing_is_told(name: str, code: int, standing: str, figures: str, tmp_path: Path) -> None:
+    step = Step(name, f"python -m {name}", code, 1.0, tmp_path / name)
+    (row, layers) = rows({name: step}, None)
+    assert (row.standing, row.figures) == (standing, figures)
+    assert (layers.standing, layers.figures) == ("not run", "the run ended before this")
+
+
+@pytest.mark.parametrize(("code", "standing"), [(0, "pass"), (130, "inconclusive")])
+def test_a_part_of_a_suite_that_was_interrupted_has_not_passed(code: int, standing: str, tmp_path: Path) -> None:
+    step = Step("conformance", "python -m conformance", code, 1.0, tmp_path)
+    (tmp_path / "report.json").write_text(json.dumps({"parts": {"protocol": {"passed": 4}}, "eras": {}}))
+    assert rows({"conformance": step}, {})[0].standing == standing
