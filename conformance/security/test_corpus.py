@@ -25,6 +25,7 @@ from conformance.security.verdict import (
     judge_usage,
     new_marker,
 )
+from conformance.target import Target
 from conformance.wire import WireError
 
 # What 6 * 7 is, also where what was printed comes back inside a text of JSON.
@@ -78,12 +79,12 @@ def _params() -> list[object]:
 
 
 @pytest.fixture(scope="session")
-def time_limit_s(target: object, discovery: Discovery) -> float | None:
+def time_limit_s(target: Target, discovery: Discovery) -> float | None:
     """The time limit of a run, as the endpoint tells it; None where it tells none."""
     if ENVIRONMENT_INFO not in discovery.tools:
         return None
     try:
-        reply = Client(target).tool(discovery.call_era, ENVIRONMENT_INFO, {})  # type: ignore[arg-type]
+        reply = Client(target).tool(discovery.call_era, ENVIRONMENT_INFO, {})
     except (WireError, Malformed):
         return None
     structured = (reply.result or {}).get("structuredContent")
