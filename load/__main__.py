@@ -31,7 +31,7 @@ from load.gate import (
     ThresholdError,
     check_lines,
 )
-from load.launch import LaunchFailed, Unreachable, check_reachable, launch
+from load.launch import LOCUSTFILE, ROOT, LaunchFailed, Unreachable, check_reachable, launch
 from load.mix import PATTERN, NoCalls, profile_of, read_calls
 from load.plan import Plan, PlanError, load_plan, profile_names
 from load.report import print_summary, write_reports
@@ -52,6 +52,11 @@ examples:
   python -m load logs out/load-A --log-group /aws/lambda/code-interpreter      what the function's log says of each call
   python -m load mix /aws/lambda/code-interpreter --hours 24 --write mix.yaml      a profile of what callers really did
   python -m load report out/load-20261124T061500Z           make the reports again
+
+on several machines, whose clocks agree:
+  python -m locust -f load/locustfile.py --headless --profile spike --host URL --master --expect-workers 2   on one
+  python -m locust -f load/locustfile.py --worker --master-host THAT_ONE      on each of two others
+  python -m load report DIR     with the others' requests-w*.jsonl and run-w*.json copied into the run's directory
 
 exit codes:
   0 passed · 1 a threshold failed · 2 usage or configuration · 3 endpoint unreachable or refused our key ·
@@ -90,13 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=COMMAND,
         description="Open-loop load and cold-start tests of an MCP endpoint, judged by thresholds.",
-        epilog=EXAMPLES.replace("python -m load", COMMAND),
+        epilog=EXAMPLES.replace("python -m load", COMMAND).replace("load/locustfile.py", _locustfile()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run_ = commands.add_parser("run", help="send a profile's load to an endpoint and judge the answers")
-    run_.add_argument("profile", metavar="PROFILE", help=f"{', '.join(profile_names())}, or a YAML file")
+    run_.add_argument("profile", metavar="PROFILE", help=f"{', '.join(profile_names())}, or a YAML file like theirs")
     run_.add_argument(
         "--rate", type=_positive, metavar="R", help="highest arrival rate per second, in the profile's shape"
     )
@@ -105,7 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     run_.add_argument("--seed", type=int, metavar="N", help="another draw of arrivals and scenarios")
     run_.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="sending processes, one core each (default 1)"
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="sending processes on this machine, one core each (default 1)",
     )
     run_.add_argument(
         "--thresholds", type=Path, metavar="FILE", help="judge by this file instead of load/thresholds.yaml"
@@ -169,6 +178,11 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--json", action="store_true", help="print summary.json instead of a table")
     report.set_defaults(command=_report)
     return parser
+
+
+def _locustfile() -> str:
+    """As a person in the repository writes it, or where `pip install` has put it."""
+    return os.path.relpath(LOCUSTFILE, ROOT) if COMMAND.startswith("python") else str(LOCUSTFILE)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

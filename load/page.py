@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from load.percentiles import distribution
-from load.report import CLOSED_LOOP, latency_cells, observed, shown_groups
+from load.report import latency_cells, notes, observed, shown_groups
 from load.rows import Row
 from load.server_side import ServerSide
 from load.summary import Summary, temperature, timed
@@ -84,7 +84,7 @@ def page(summary: Summary, rows: Sequence[Row], server: ServerSide | None = None
         _fitness(summary),
         "<h2>Latency from the intended time</h2>",
         *(f"<p class='note'>{escape(str(knee))}</p>" for knee in summary.knees),
-        f"<p class='note'>{CLOSED_LOOP}</p>" if summary.closed_loop else "",
+        *(f"<p class='note'>{note}</p>" for note in notes(summary)),
         _latencies(summary),
         _figure("Latency over time", lambda axes: _plot_time(axes, rows)),
         _figure("Percentile spectrum", lambda axes: _plot_spectrum(axes, rows)),

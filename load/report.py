@@ -14,6 +14,7 @@ from load.gate import Judgement
 from load.histograms import FILE, write_log
 from load.percentiles import Distribution
 from load.server_side import read_server_side
+from load.settings import is_loopback
 from load.summary import Group, Summary, summarize_directory
 
 VERDICT_COLOURS = {
@@ -29,6 +30,18 @@ CLOSED_LOOP = (
     "Closed loop: latency counts from when a user was ready to ask, and users who wait ask nothing, so a stall of the "
     "endpoint is seen by few requests."
 )
+
+
+SAME_MACHINE = (
+    "The endpoint is on this machine: it shares the cores with the generator, no network is in the latencies, and its "
+    "limits are this machine's."
+)
+
+
+def notes(summary: Summary) -> list[str]:
+    """What a reader must know of the run to take its numbers for what they are."""
+    kept = ((summary.closed_loop, CLOSED_LOOP), (is_loopback(summary.endpoint), SAME_MACHINE))
+    return [note for holds, note in kept if holds]
 
 
 def write_reports(directory: Path) -> Summary:
@@ -75,8 +88,8 @@ def markdown(summary: Summary) -> str:
     ]
     for knee in summary.knees:
         lines += ["", f"{knee}."]
-    if summary.closed_loop:
-        lines += ["", CLOSED_LOOP]
+    for note in notes(summary):
+        lines += ["", note]
     unfit = [check.reason for check in summary.fitness if not check.fit]
     if unfit:
         lines += ["", "The generator: " + "; ".join(unfit) + "."]
@@ -103,8 +116,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     console.print(_latency_table(shown_groups(summary)))
     for knee in summary.knees:
         console.print(Text(str(knee), style="bold"))
-    if summary.closed_loop:
-        console.print(CLOSED_LOOP, highlight=False, style="dim")
+    for note in notes(summary):
+        console.print(note, highlight=False, style="dim")
     if summary.cold_starts.init_ms is not None:
         init = summary.cold_starts.init_ms
         console.print(

@@ -75,6 +75,7 @@ def test_help_shows_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) 
     said = capsys.readouterr().out
     assert "python -m load run smoke" in said
     assert "inconclusive" in said
+    assert "python -m locust -f load/locustfile.py --worker --master-host" in said
 
 
 def test_a_file_that_cannot_be_written_is_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -115,6 +115,19 @@ def test_markdown_escapes_what_would_break_its_table() -> None:
     assert "| all | warm | 90 | 2 | 45.0 |" in text
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "says"),
+    [
+        pytest.param("http://127.0.0.1:8000/dev/lambda/mcp/", True, id="here"),
+        pytest.param("https://x.execute-api.eu-west-1.amazonaws.com/prod/lambda/mcp/", False, id="elsewhere"),
+    ],
+)
+def test_an_endpoint_on_this_machine_is_told_as_one(endpoint: str, says: bool) -> None:
+    summary = summarize(MIXED, [record(endpoint=endpoint)])
+    assert ("The endpoint is on this machine" in markdown(summary)) == says
+    assert ("The endpoint is on this machine" in page(summary, MIXED)) == says
+
+
 def test_terminal_table_marks_what_the_sample_cannot_carry() -> None:
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_summary(summarize(MIXED, [record(93)]), console)
