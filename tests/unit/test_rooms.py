@@ -1,9 +1,13 @@
-"""Arrows between the rooms run one way: an endpoint's address is all that the harness knows of what it judges."""
+"""Arrows between the rooms run one way: an endpoint's address is all that the harness knows of what it judges.
+
+And none runs in a circle within a room.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -61,3 +65,35 @@ def test_arrows_run_one_way(room: str) -> None:
 )
 def test_an_arrow_is_seen(room: str, source: str, found: set[str]) -> None:
     assert arrows(room, source) == found
+
+
+def within(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Module -> the modules of the same room that it imports when it is imported itself, by their dotted names."""
+    graph = {}
+    for module, source in sources.items():
+        found = set()
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                above = module.split(".")[: -node.level] if node.level else []
+                base = ".".join([*above, *([node.module] if node.module else [])])
+                found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+        graph[module] = (found & sources.keys()) - {module}
+    return graph
+
+
+@pytest.mark.parametrize("room", MAY)
+def test_no_room_imports_itself_in_a_circle(room: str) -> None:
+    root = ROOT / "function" if room == "function" else ROOT
+    files = [path for path in (ROOT / room).rglob("*.py") if path.name != "__init__.py"]
+    graph = within({".".join(path.relative_to(root).with_suffix("").parts): path.read_text() for path in files})
+    assert room == "lambda_code_interpreter" or any(graph.values())
+    TopologicalSorter(graph).prepare()
+
+
+def test_a_circle_is_seen() -> None:
+    sources = {"sam.a": "from . import b", "sam.b": "from sam.c import x", "sam.c": "def f():\n    import sam.a"}
+    TopologicalSorter(within(sources)).prepare()
+    with pytest.raises(CycleError):
+        TopologicalSorter(within(sources | {"sam.c": "import sam.a"})).prepare()
