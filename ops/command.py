@@ -8,8 +8,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
+from heapq import merge
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -64,6 +67,13 @@ class Selection:
         with aws_sentences(self.account):
             yield from pull(self.client, self.groups, start_ms, end_ms, self.pace, pattern=pattern, seen=seen)
 
+    def in_order_of_time(self, pattern: str | None = None) -> Iterator[list[LogEvent]]:
+        """The same, several groups' events among one another as they happened."""
+        if len(self.groups) == 1:
+            return self.batches(pattern)
+        each = (chain.from_iterable(replace(self, groups=(group,)).batches(pattern)) for group in self.groups)
+        return ([event] for event in merge(*each, key=attrgetter("timestamp_ms")))
+
 
 def add_account_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that say which AWS."""
@@ -101,8 +111,8 @@ def account_of(args: argparse.Namespace, around: Surroundings) -> Account:
     return account
 
 
-def selection_of(args: argparse.Namespace, around: Surroundings) -> Selection:
-    """The selection the flags and the environment name, echoed as absolute times."""
+def selection_of(args: argparse.Namespace, around: Surroundings, *, goes_on: bool = False) -> Selection:
+    """The selection the flags and the environment name, echoed as absolute times; with `goes_on` it has no end."""
     now = around.now()
     start = parse_moment(args.since, now, around.zone)
     end = parse_moment(args.until, now, around.zone)
@@ -115,7 +125,8 @@ def selection_of(args: argparse.Namespace, around: Surroundings) -> Selection:
     pace = pace_of(account)
     client = logs_client(account)
     groups = find_groups(args, client, account, pace)
-    around.say(f"{', '.join(groups)} from {show(start, around.zone)} to {show(end, around.zone)}")
+    until = "on" if goes_on else f"to {show(end, around.zone)}"
+    around.say(f"{', '.join(groups)} from {show(start, around.zone)} {until}")
     return Selection(account, client, groups, start, end, pace)
 
 

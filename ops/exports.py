@@ -20,13 +20,18 @@ def write_text(events: Iterable[LogEvent], out: TextIO, zone: tzinfo) -> None:
     out.writelines(text_line(event, zone) for event in events)
 
 
-def text_line(event: LogEvent, zone: tzinfo) -> str:
+def write_text_of_groups(events: Iterable[LogEvent], out: TextIO, zone: tzinfo) -> None:
+    """`time group stream-end message`, for events of several groups."""
+    out.writelines(text_line(event, zone, f"{event.group} ") for event in events)
+
+
+def text_line(event: LogEvent, zone: tzinfo, of: str = "") -> str:
     """One event for reading, its own line breaks indented under it; the last eight characters of its stream tell
     environments apart."""
     at = of_ms(event.timestamp_ms, zone)
     lines = printable(readable(event.message).rstrip("\r\n\t ").replace("\r", "\n")).split("\n")
     return (
-        f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} {at:%Z} {event.stream[-8:]} "
+        f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} {at:%Z} {of}{event.stream[-8:]} "
         + "\n    ".join(lines)
         + "\n"
     )

@@ -143,8 +143,8 @@ def _tail(args: argparse.Namespace, around: Surroundings) -> int:
     if (args.follow or args.live) and args.until != "now":
         raise UsageError("--follow and --live have no end, so --until cannot be given with them.")
     chosen = make_filter(args.grep, args.unwanted, args.where)
-    selection = selection_of(args, around)
-    batches: Iterable[list[LogEvent]] = selection.batches(args.pattern)
+    selection = selection_of(args, around, goes_on=args.follow)
+    batches: Iterable[list[LogEvent]]
     if args.follow:
         batches = follow(
             selection.client,
@@ -157,7 +157,11 @@ def _tail(args: argparse.Namespace, around: Surroundings) -> int:
     elif args.live:
         around.say("Live from now on; Ctrl-C ends it.")
         batches = live(selection.client, selection.groups, selection.pace, around.say, pattern=args.pattern)
+    else:
+        batches = selection.in_order_of_time(args.pattern)
     write, count = exports.WRITERS[args.output], 0
+    if args.output == "text" and len(selection.groups) > 1:
+        write = exports.write_text_of_groups
     kept = run_folder(args.out, "logs", around.now()) / EVENTS if args.out else None
     around.out.write(exports.HEADS[args.output])
     with kept.open("w", encoding="utf-8") if kept else nullcontext() as file, aws_sentences(selection.account):

@@ -357,6 +357,22 @@ def test_what_was_typed_wrong_is_a_sentence(aws, argv, sentence):
     assert (code, sentence in err) == (2, True), err
 
 
+def test_several_groups_are_told_apart_in_one_order_of_time(aws):
+    client, other = boto3.client("logs"), "/aws/lambda/other"
+    client.create_log_group(logGroupName=other)
+    client.create_log_stream(logGroupName=other, logStreamName=STREAM)
+    between = int(aws.timestamp() * 1000) - 60_000 + 3  # the time of "a says hello"
+    rows = [{"timestamp": between, "message": "other says hello"}]
+    client.put_log_events(logGroupName=other, logStreamName=STREAM, logEvents=rows)
+    code, out, _ = ops(aws, "search", "--group", other, "--group", GROUP, "--grep", "says hello")
+    told = [line.split(" UTC ")[1] for line in out.splitlines()]
+    assert (code, sorted(told[:2]), told[2:]) == (
+        0,
+        [f"{GROUP} 89abcdef a says hello", f"{other} 89abcdef other says hello"],
+        [f"{GROUP} 89abcdef b says hello"],
+    )
+
+
 def test_search_that_finds_nothing_is_inconclusive(aws):
     assert ops(aws, "search", "--grep", "no such thing")[0] == 4
 
@@ -405,6 +421,7 @@ def test_following_until_ctrl_c_keeps_what_came_and_is_130(aws, tmp_path, monkey
     assert run(["logs", "tail", "-f", "--out", str(tmp_path)], around) == 130
     assert len(list(read_events(tmp_path / "events.jsonl"))) == len(TWO_REQUESTS)
     assert "kept" in around.err.getvalue()
+    assert " UTC on\n" in around.err.getvalue()
 
 
 def test_text_lines_stay_one_event_under_carriage_returns():
