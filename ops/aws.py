@@ -31,11 +31,10 @@ _REFUSED = {
     "InvalidClientTokenId",
     "InvalidSignatureException",
     "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "ExpiredTokenException",
     "MissingAuthenticationToken",
     "OptInRequired",
 }
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 THROTTLED = {"ThrottlingException", "Throttling", "TooManyRequestsException", "LimitExceededException"}
 _NOT_TAKEN = {"InvalidParameterException", "InvalidParameterValueException", "ValidationException", "ValidationError"}
 # What botocore raises when a connection cannot be made, or is lost.
@@ -157,6 +156,8 @@ def _client_sentence(problem: botocore.exceptions.ClientError, where: str) -> Op
     code, operation = error_code(problem), problem.operation_name
     message = problem.response.get("Error", {}).get("Message", "")
     status = problem.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if code in _EXPIRED:
+        return Unreachable(f"The AWS login has ended ({code}); run `aws sso login`, or renew the keys in AWS_PROFILE.")
     if code in _REFUSED or status in {401, 403}:
         return Unreachable(f"{where} refused our credentials for {operation} ({code}: {message}); check AWS_PROFILE.")
     if code in THROTTLED:

@@ -9,13 +9,15 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import boto3
+import botocore.exceptions
 import pytest
 from moto import mock_aws
 
 from ops import error_groups, exports, filters, one_request, reading, records
 from ops.__main__ import run
+from ops.aws import Account, aws_sentences
 from ops.command import Surroundings
-from ops.failures import UsageError
+from ops.failures import OpsError, UsageError
 from ops.invocations import Problem, fold
 from ops.logs import LogEvent, Pace, event_line, read_events
 from tests.published_schemas import validated
@@ -355,6 +357,26 @@ def test_events_for_machines_are_of_the_published_schema(aws):
 def test_what_was_typed_wrong_is_a_sentence(aws, argv, sentence):
     code, _, err = ops(aws, "tail", *argv)
     assert (code, sentence in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "exit_code", "sentence"),
+    [
+        pytest.param("ExpiredTokenException", 400, 3, "The AWS login has ended", id="expired"),
+        pytest.param("AccessDeniedException", 400, 3, "AccessDeniedException: because", id="not-allowed"),
+        pytest.param("InvalidSignatureException", 403, 3, "check AWS_PROFILE", id="wrong-secret"),
+        pytest.param("ThrottlingException", 400, 3, "kept throttling FilterLogEvents", id="throttled"),
+        pytest.param("ResourceNotFoundException", 400, 2, "check --group", id="unknown"),
+        pytest.param("InvalidParameterException", 400, 2, "does not take what FilterLogEvents was given", id="value"),
+        pytest.param("InternalFailure", 500, 1, "answered FilterLogEvents with InternalFailure", id="fault"),
+    ],
+)
+def test_what_aws_refuses_is_one_sentence_and_its_exit_code(code, status, exit_code, sentence):
+    told = {"Error": {"Code": code, "Message": "because"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    with pytest.raises(OpsError, match=sentence) as caught, aws_sentences(Account("us-east-1", None, None)):
+        raise botocore.exceptions.ClientError(told, "FilterLogEvents")
+    assert caught.value.exit_code == exit_code
+    assert "\n" not in str(caught.value)
 
 
 def test_several_groups_are_told_apart_in_one_order_of_time(aws):
