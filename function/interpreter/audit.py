@@ -16,10 +16,7 @@ from functools import partial
 from typing import Any
 
 from interpreter.judges import REFUSED_MODULES, Judge, Policy, attachments, exact, judges
-
-REFUSED = b"refused: "  # begins a line on the trace pipe that names a refused operation, whatever was there before
-MAX_NAME = 1000
-UNTOLD = 71
+from interpreter.pipes import MAX_NAME, REFUSED, UNTOLD
 
 _SLOTS = 128
 

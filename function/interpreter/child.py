@@ -28,14 +28,12 @@ from typing import Any
 from interpreter import audit, kernel, outputs
 from interpreter.confinement import Limits, limit_call, set_limits
 from interpreter.judges import Policy
+from interpreter.pipes import CHANNEL, FILENAME, REPORT, TRACE
 
-FILENAME = "<code>"
 NO_RESULT = "Code executed successfully"
 MAX_WARNINGS_BYTES = 64 * 1024
 MAX_TRACEBACK_BYTES = 16 * 1024
 _FUTURES = 0x1FE0000  # PyCF_MASK: what `from __future__` switches on (CPython compile.h)
-
-REPORT, TRACE, CHANNEL = 3, 4, 5  # descriptors of the child; 0 is empty, 1 and 2 are its output
 
 _dumps, _write, _exit = json.dumps, os.write, os._exit
 

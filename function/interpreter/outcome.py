@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from interpreter.audit import UNTOLD
-from interpreter.child import FILENAME
 from interpreter.execution import ChildReport, ErrorType, Execution, ExecutionError, File, Output, Usage
 from interpreter.files import FileError, Left, Returned
 from interpreter.packages import PackageError
+from interpreter.pipes import FILENAME, UNTOLD
 from interpreter.sessions import SessionError
 from interpreter.watch import LOST, REPORT_BYTES, Stream, Watched
 

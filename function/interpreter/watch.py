@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from interpreter.audit import MAX_NAME, REFUSED
 from interpreter.confinement import Limits
 from interpreter.execution import ErrorType
 from interpreter.outputs import cut
+from interpreter.pipes import MAX_NAME, REFUSED, STREAMS
 from interpreter.template import Template, TemplateLost
 
 REPORT_BYTES = 8 << 20
@@ -32,7 +32,6 @@ PIPE_LINE = 4096  # bytes; what the audit layer and faulthandler write is shorte
 POLL_S = 0.05  # how often limits are looked at while the code says nothing
 DRAIN_S = 0.25  # how long a pipe may stay open after the child has ended and its strays are dead
 REAP_S = 2.0  # how long a killed child may take to be reported
-STREAMS = ("stdout", "stderr", "report", "trace")  # descriptors 1 to 4 of the child
 LOST = -1  # status of a child whose template died: nobody can say how it ended
 
 

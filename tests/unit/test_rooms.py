@@ -83,11 +83,15 @@ def within(sources: Mapping[str, str]) -> dict[str, set[str]]:
     return graph
 
 
-@pytest.mark.parametrize("room", MAY)
-def test_no_room_imports_itself_in_a_circle(room: str) -> None:
+def graph_of(room: str) -> dict[str, set[str]]:
     root = ROOT / "function" if room == "function" else ROOT
     files = [path for path in (ROOT / room).rglob("*.py") if path.name != "__init__.py"]
-    graph = within({".".join(path.relative_to(root).with_suffix("").parts): path.read_text() for path in files})
+    return within({".".join(path.relative_to(root).with_suffix("").parts): path.read_text() for path in files})
+
+
+@pytest.mark.parametrize("room", MAY)
+def test_no_room_imports_itself_in_a_circle(room: str) -> None:
+    graph = graph_of(room)
     assert room == "lambda_code_interpreter" or any(graph.values())
     TopologicalSorter(graph).prepare()
 
@@ -97,3 +101,15 @@ def test_a_circle_is_seen() -> None:
     TopologicalSorter(within(sources)).prepare()
     with pytest.raises(CycleError):
         TopologicalSorter(within(sources | {"sam.c": "import sam.a"})).prepare()
+
+
+def test_the_handler_imports_nothing_that_stands_beside_the_code() -> None:
+    """What is in the code's own process is not trusted there, and would cost a cold start its import."""
+    graph, reached, found = graph_of("function"), {"handler"}, {"handler"}
+    while found:
+        found = {module for name in found for module in graph[name]} - reached
+        reached |= found
+    assert "interpreter.engine" in reached
+    beside = {f"interpreter.{name}" for name in ("audit", "child", "judges", "zygote")}
+    assert beside <= graph.keys()
+    assert reached & beside == set()
