@@ -37,7 +37,8 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One measured invocation; times in ms, memory in MB. `failure` is what kept it from succeeding."""
+    """One measured invocation; times in ms, memory in MB. `failure` is what kept it from succeeding, `output` what the
+    function answered, where that is to be kept."""
 
     memory_mb: int
     payload: str
@@ -48,6 +49,7 @@ class Shot:
     max_memory_used_mb: float | None
     cpu_ms: float | None
     failure: str | None
+    output: str | None = None
 
     def as_json(self) -> str:
         """One line of samples.jsonl."""
@@ -59,6 +61,8 @@ class Bench:
     """A function whose memory may be set, and that may be invoked; `name` is the copy's or the function's own.
 
     `tenant` goes with each invocation of a function that keeps its tenants apart, which AWS invokes for nobody else.
+    `before` names a function that gets each payload first, and may answer with another one; `after` one that gets each
+    answer. Neither is measured.
     """
 
     client: "LambdaClient"
@@ -66,6 +70,9 @@ class Bench:
     sleep: Callable[[float], None] = time.sleep
     description: str = ""
     tenant: str | None = None
+    before: str | None = None
+    after: str | None = None
+    keeps_output: bool = False
     _memory_mb: int | None = field(default=None, init=False)
     _renewals: int = field(default=0, init=False)
 
@@ -85,8 +92,13 @@ class Bench:
     def shoot(self, payload: Payload) -> Shot:
         """One invocation. Raises OpsError when its REPORT does not come back with it."""
         whose: dict[str, Any] = {"TenantId": self.tenant} if self.tenant else {}
-        answer = self.client.invoke(FunctionName=self.name, LogType="Tail", Payload=payload.body.encode(), **whose)
+        event = payload.body.encode()
+        if self.before:
+            event = self._processed(self.before, event) or event
+        answer = self.client.invoke(FunctionName=self.name, LogType="Tail", Payload=event, **whose)
         body = answer["Payload"].read()
+        if self.after:
+            self._processed(self.after, body)
         tail = base64.b64decode(answer.get("LogResult", "")).decode("utf-8", "replace")
         report = report_in_tail(tail)
         if report is None:
@@ -104,7 +116,16 @@ class Bench:
             report.max_memory_used_mb,
             cpu_ms_of(body),
             failure,
+            body.decode("utf-8", "replace") if self.keeps_output else None,
         )
+
+    def _processed(self, name: str, body: bytes) -> bytes | None:
+        """What the function `name` makes of `body`; None for nothing. Raises UsageError when it fails."""
+        answer = self.client.invoke(FunctionName=name, Payload=body)
+        made = answer["Payload"].read()
+        if answer.get("FunctionError"):
+            raise UsageError(f"The function {name}, which goes with each shot, failed ({_error_name(made)}); mend it.")
+        return made if _json(made) else None
 
 
 def report_in_tail(tail: str) -> records.Report | None:

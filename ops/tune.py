@@ -137,6 +137,9 @@ def _memory_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--allow-error", action="append", default=[], metavar="NAME", help="a failure that is expected")
     parser.add_argument("--most", type=int, default=MOST, metavar="N", help=f"warm invocations a size (default {MOST})")
+    parser.add_argument("--before", metavar="FUNCTION", help="gets each payload first, and may answer with another")
+    parser.add_argument("--after", metavar="FUNCTION", help="gets each answer; neither of the two is measured")
+    parser.add_argument("--keep-output", action="store_true", help="keep the answers in samples.jsonl too")
     parser.add_argument("--pause", type=float, default=0.0, metavar="S", help="between invocations (default 0)")
     parser.add_argument("--only-cold", action="store_true", help="a new environment each time: tune the cold start")
     parser.add_argument("--cold-share", type=float, default=0.01, help="cold starts among invocations (default 0.01)")
@@ -212,6 +215,7 @@ def _memory(args: argparse.Namespace, around: Surroundings) -> int:
             return made
 
         with _bench_of(account, name, args, around) as bench:
+            bench.before, bench.after, bench.keeps_output = args.before, args.after, args.keep_output
             if args.dry_run:
                 bench.set_memory(first[0])
                 around.out.write(bench.shoot(payloads[0]).as_json())

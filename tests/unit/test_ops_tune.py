@@ -188,6 +188,37 @@ def test_only_cold_gives_every_shot_a_new_environment_and_restores_the_descripti
     assert client.functions[NAME] == {"FunctionName": NAME, "MemorySize": 1024, "Description": "live"}
 
 
+class Processing(FakeLambda):
+    """Beside the function there are `double`, which answers with another payload, `quiet` with none, and `broken`."""
+
+    def invoke(self, FunctionName, Payload, LogType=None, TenantId=None):
+        self.got.append((FunctionName, Payload.decode()))
+        if FunctionName == NAME:
+            return super().invoke(FunctionName, LogType, Payload, TenantId)
+        answers = {"double": b'{"twice": true}', "quiet": b"null", "broken": b'{"errorType": "KeyError"}'}
+        failed = {"FunctionError": "Unhandled"} if FunctionName == "broken" else {}
+        return {"Payload": io.BytesIO(answers[FunctionName])} | failed
+
+
+@pytest.mark.parametrize(
+    ("before", "event"),
+    [pytest.param("double", '{"twice": true}', id="changed"), pytest.param("quiet", PAYLOAD[0].body, id="as-it-was")],
+)
+def test_functions_beside_a_shot_get_its_payload_and_its_answer(before, event):
+    client = Processing(wait_ms=100)
+    client.got = []
+    shot = Bench(client, NAME, lambda _: None, before=before, after="quiet", keeps_output=True).shoot(PAYLOAD[0])
+    assert client.got == [(before, PAYLOAD[0].body), (NAME, event), ("quiet", shot.output)]
+    assert json.loads(shot.as_json())["output"] == '{"statusCode": 200, "body": "{}"}'
+
+
+def test_a_function_beside_the_shots_that_fails_ends_the_tuning():
+    client = Processing(wait_ms=100)
+    client.got = []
+    with pytest.raises(UsageError, match=r"The function broken, which goes with each shot, failed \(KeyError\)"):
+        Bench(client, NAME, lambda _: None, before="broken").shoot(PAYLOAD[0])
+
+
 def test_a_pause_is_kept_between_shots():
     slept = []
     shots = list(measure(Bench(FakeLambda(wait_ms=100), NAME, slept.append), 512, PAYLOAD, Sampling(pause_s=2.0)))
