@@ -56,7 +56,8 @@ def endpoint(f: Facts) -> Iterator[Finding]:
     elif a.status == 403 and "MissingAuthenticationToken" in f"{a.error_type}{a.message.replace(' ', '')}":
         yield Finding(
             "stage", "wrong", f"The gateway knows no such stage or path: {a.url} (403 Missing Authentication Token).",
-            "the path is /{stage}/lambda/mcp/; list stages with `aws apigateway get-stages --rest-api-id ID`",
+            "the path is /{stage}/lambda/mcp/; list stages with "
+            f"`aws apigateway get-stages --rest-api-id {_api(a.url)}`",
         )  # fmt: skip
     elif a.status in {401, 403}:
         given = "the key that was given" if f.key_given else "a call without a key"
@@ -165,7 +166,8 @@ def isolation(f: Facts) -> Iterator[Finding]:
 def function_state(f: Facts) -> Iterator[Finding]:
     """The function exists, is active, and its last update went through."""
     if f.function is None:
-        yield Finding("function", "unknown", "No function was named.", "give --function NAME or set P_FN_NAME")
+        if f.asks_aws:
+            yield Finding("function", "unknown", "No function was named.", "give --function NAME or set P_FN_NAME")
     elif f.function.refused:
         yield Finding(
             "function", "unknown", f"AWS does not let us look ({f.function.refused}).", _allow(f.function.refused)
@@ -382,6 +384,12 @@ def bucket(f: Facts) -> Iterator[Finding]:
 
 def _name(f: Facts) -> str:
     return f"{f.function_name}:{f.qualifier}" if f.qualifier else str(f.function_name)
+
+
+def _api(url: str) -> str:
+    """The id of the REST API in its own host name."""
+    found = re.match(r"https://(\w+)\.execute-api\.", url)
+    return found[1] if found else "ID"
 
 
 def _allow(refused: str | None) -> str:

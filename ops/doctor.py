@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, around: Surroundings) -> int:
     """Prints the findings; 0 nothing wrong, 1 something wrong, 3 nobody let us in, 4 nothing could be judged."""
     url = args.endpoint or os.environ.get("MCP_ENDPOINT_URL")
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"asks_aws": not args.no_aws}
     if url:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"The endpoint {url!r} is no URL; write it like https://HOST/dev/lambda/mcp/.")

@@ -60,6 +60,7 @@ class Asked:
 class Facts:
     """Everything gathered; None is what was not asked, because there was no endpoint or no function to ask about."""
 
+    asks_aws: bool = True
     endpoint: str | None = None
     key_given: bool = False
     environment: Answer | None = None

@@ -89,7 +89,7 @@ def test_a_deployment_in_order_has_nothing_wrong():
         ),
         pytest.param(
             refusing(403, "MissingAuthenticationTokenException", "Missing Authentication Token"),
-            "stage", 3, "get-stages", id="wrong-stage-or-path",
+            "stage", 3, "get-stages --rest-api-id abc`", id="wrong-stage-or-path",
         ),
         pytest.param(refusing(403, "ForbiddenException", "Forbidden"), "key", 3, "MCP_API_KEY", id="wrong-key"),
         pytest.param(refusing(404), "stage", 3, "/lambda/mcp/", id="not-found"),
@@ -252,4 +252,4 @@ def test_the_command_writes_findings_and_exits_with_the_verdict(tmp_path):
     assert run(argv, around) == 3
     assert "WRONG    endpoint: http://127.0.0.1:9/dev/lambda/mcp/ does not answer" in around.out.getvalue()
     rows = [json.loads(line) for line in (tmp_path / "findings.jsonl").read_text().splitlines()]
-    assert rows[0]["id"] == "endpoint"
+    assert [row["id"] for row in rows] == ["endpoint"]
