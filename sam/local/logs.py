@@ -8,13 +8,14 @@ import json
 import math
 import queue
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-RUNTIME_VERSION = "python:3.12.local"
+RUNTIME_VERSION = f"python:{sys.version_info[0]}.{sys.version_info[1]}.local"  # environments run this Python
 RUNTIME_ARN_SUFFIX = "0" * 64  # no such runtime at AWS: a reader can tell a local line from a real one
 LOG_TAIL_BYTES = 4096  # what Invoke with LogType=Tail returns
 GATHER_S = 0.01  # how long the writer lets events gather: waking it for each takes the GIL from the calls

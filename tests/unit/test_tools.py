@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -14,7 +16,7 @@ from mcp.shared.exceptions import MCPError
 
 from interpreter.confinement import Limits
 from interpreter.engine import Interpreter
-from tools import Tools, build_server
+from tools import VERSION, Tools, build_server
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +108,8 @@ def test_the_environment_names_its_layers(server: Any) -> None:
     layers = {layer["name"]: layer["active"] for layer in info["confinement"]}
     assert {"process", "rlimits", "nproc", "sweep", "wipe", "credentials", "audit-hook", "network"} <= set(layers)
     assert layers["nproc"] is False, "this process shares its uid"
+
+
+def test_the_server_tells_the_projects_version() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["version"] == VERSION
