@@ -30,7 +30,7 @@ from ops.invocations import Ledger, fold
 from ops.logs import LATE_MS, Seen, read_events, write_events
 from ops.pricing import FREE_TMP_MB, Bill, Kept
 from ops.summary import Request, Summary, summarise
-from ops.times import show, to_ms
+from ops.times import parse_moment, show, to_ms
 
 HELP = "invocations, cold starts, durations, memory, errors and cost of a range"
 EXAMPLES = """examples:
@@ -79,6 +79,8 @@ def run(args: argparse.Namespace, around: Surroundings) -> int:
     """Makes the report. Raises Inconclusive when no invocation was reported in the range."""
     if args.insights or (args.from_run and (Path(args.from_run) / insights.ROWS).exists()):
         return _by_insights(args, around)
+    if args.compare:
+        _check_comparison(args.compare, around)
     if args.from_run:
         folder = Path(args.from_run)
         asked = read_request(folder)
@@ -146,6 +148,16 @@ def write(summary: Summary, ledger: Ledger, folder: Path, around: Surroundings) 
     plot.draw(ledger.invocations, picture, around.zone, ", ".join(summary.groups))
     (folder / "report.html").write_text(tables.html(summary, around.zone, picture.read_bytes()), encoding="utf-8")
     return as_json
+
+
+def _check_comparison(text: str, around: Surroundings) -> None:
+    """Raises UsageError for what cannot be compared with, before anything is pulled."""
+    start, dots, end = text.partition("..")
+    if dots and not Path(text).is_dir():
+        for moment in (start, end):
+            parse_moment(moment, around.now(), around.zone)
+    else:
+        read_request(Path(text))
 
 
 def _compared(

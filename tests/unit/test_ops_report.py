@@ -159,6 +159,14 @@ def test_a_terminal_without_utf8_gets_plain_signs_and_machines_json(run_of_a_bad
     assert json.loads('"' + "é日😀".encode("ascii", "ops-plain").decode() + '"') == "é日😀"
 
 
+@pytest.mark.parametrize("against", ["nowhere", "2h..garbage", "2h..", ".."])
+def test_what_cannot_be_compared_with_is_told_before_anything_is_asked(against, tmp_path):
+    around = surroundings()
+    flags = ["--endpoint-url", "http://127.0.0.1:9", "--group", GROUP, "--out", str(tmp_path / "r")]
+    assert run(["report", "--compare", against, *flags], around) == 2
+    assert not (tmp_path / "r").exists()
+
+
 def test_names_that_callers_chose_stay_in_their_cells():
     record = {"message": "tool call", "tool": "a\x1b[2Jb\nc|d", "outcome": "ok", "requestId": "x"}
     ledger = an_environment(INIT_START, json.dumps(record), WARM_REPORT)
