@@ -17,6 +17,7 @@ from rich.console import Console
 from load import COMMAND, aws
 from load.ab import BASE, CANDIDATE, run_in_turns
 from load.abort import tallies
+from load.budget import check_budget
 from load.call_log import NoLog, client, events
 from load.coldstart import cold_start_plan, print_cold_starts, write_cold_start_report
 from load.compare import LEAST_ROUNDS, CompareReport, compare_directories, print_comparison
@@ -359,28 +360,6 @@ def _mix(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     return show(arguments.directory, arguments.json)
-
-
-def check_budget(plan: Plan, endpoint: str, yes: bool) -> None:
-    """A plan over its budget of requests needs --yes or a yes at the terminal, unless it stays on this machine.
-
-    Raises SettingsError.
-    """
-    if yes or is_loopback(endpoint):
-        return
-    planned = plan.expected()
-    dollars = plan.estimated_dollars(planned)
-    if planned <= plan.budget.requests and dollars <= plan.budget.dollars:
-        return
-    question = (
-        f"{plan.profile} sends {planned} requests, about ${dollars:.2f}; "
-        f"its budget is {plan.budget.requests} and ${plan.budget.dollars:.2f}"
-    )
-    if sys.stdin.isatty():
-        print(f"{question}. Send them? [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() in ("y", "yes"):
-            return
-    raise SettingsError(f"{question}; lower --rate or --duration, raise the budget, or give --yes")
 
 
 def new_directory(kind: str) -> Path:

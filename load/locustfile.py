@@ -47,6 +47,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from load.abort import Tally, tallies, why_stop
 from load.arrivals import Arrival
+from load.budget import check_budget
 from load.exchange import post, request_bytes
 from load.gate import ThresholdError, check_lines
 from load.pacing import pace
@@ -57,6 +58,8 @@ from load.scenarios import SCENARIOS, Verdict, build_request, judge_answer, pars
 from load.settings import SettingsError, api_key, check_endpoint, without_secrets
 from load.users import User, users_of
 from load.workers import ABORT, PROGRESS, Following, tell_master
+
+REFUSED = (PlanError, SettingsError, ThresholdError)
 
 LEAD_S = 0.3
 """From the dispatcher's start to the first intended time: room to warm up imports, so that no arrival starts late."""
@@ -441,12 +444,23 @@ def _add_arguments(parser: Any) -> None:
     parser.add_argument("--plan-json", default="", include_in_web_ui=False, help="A whole plan as JSON, or @FILE")
     parser.add_argument("--anchor-unix-s", type=float, default=0.0, include_in_web_ui=False, help=argparse.SUPPRESS)
     parser.add_argument(
-        "--raw-only", action="store_true", default=False, help="Leave reports and verdict to the caller"
+        "--yes",
+        action="store_true",
+        default=False,
+        include_in_web_ui=False,
+        help="Do not ask when the plan is over its budget of requests",
+    )
+    parser.add_argument(
+        "--raw-only",
+        action="store_true",
+        default=False,
+        include_in_web_ui=False,
+        help="Leave reports, verdict and budget to the caller",
     )
 
 
 def _prepare(environment: Environment, **_: Any) -> None:
-    """Settles the plan before anything starts, so that a mistake in it ends Locust with one sentence and code 2."""
+    """Looks at the plan before anything starts, so that a mistake in it ends Locust with one sentence and code 2."""
     options = environment.parsed_options
     if isinstance(environment.runner, WorkerRunner):
         environment.runner.register_message(ABORT, _heard_abort)
@@ -456,18 +470,10 @@ def _prepare(environment: Environment, **_: Any) -> None:
     if options is None:
         return
     try:
-        check_endpoint(environment.host)
-        api_key()
         if options.plan_json.startswith("@"):
             options.plan_json = Path(options.plan_json[1:]).read_text(encoding="utf-8")
-        elif not options.plan_json:
-            # Workers are sent the master's options, but not Locust's own --profile: the plan travels as JSON instead.
-            plan = load_plan(options.profile or "smoke").scaled(options.rate or None, options.duration or None)
-            options.plan_json = plan.model_dump_json()
-        plan = parse_plan(json.loads(options.plan_json), "--plan-json")
-        check_lines(plan)
-        tallies(plan.abort)
-    except (PlanError, SettingsError, ThresholdError) as error:
+        _settle(environment, ask=environment.web_ui is None)
+    except REFUSED as error:
         print(f"load: {error}", file=sys.stderr)
         os._exit(2)  # Locust swallows SystemExit raised in a listener and would go on with exit code 0
     if not options.out:
@@ -477,11 +483,43 @@ def _prepare(environment: Environment, **_: Any) -> None:
         options.spawn_rate = options.num_users  # Locust's own one a second would start the last worker as much later
 
 
+def _settle(environment: Environment, ask: bool = False) -> Plan:
+    """The plan by the options as they are now: the web UI changes them from run to run. Raises what REFUSED lists."""
+    options = environment.parsed_options
+    assert options is not None
+    endpoint = check_endpoint(environment.host)
+    api_key()
+    if options.plan_json:
+        plan = parse_plan(json.loads(options.plan_json), "--plan-json")
+    else:
+        plan = load_plan(options.profile or "smoke").scaled(options.rate or None, options.duration or None)
+    check_lines(plan)
+    tallies(plan.abort)
+    check_budget(plan, endpoint, options.yes or options.raw_only, ask)
+    return plan
+
+
+def _plan_of_the_form(environment: Environment) -> str:
+    """The settled plan as JSON. Of one that cannot be run, which the web UI may ask for, nothing: its page stays."""
+    try:
+        return _settle(environment).model_dump_json()
+    except REFUSED as error:
+        print(f"load: {error}", file=sys.stderr)
+    assert environment.runner is not None
+    gevent.spawn(environment.runner.stop)
+    return ""
+
+
 def _begin(environment: Environment, **_: Any) -> None:
     global _drive, _following
     options, runner = environment.parsed_options, environment.runner
     assert options is not None
-    plan = parse_plan(json.loads(options.plan_json), "--plan-json")
+    if not isinstance(runner, WorkerRunner):
+        # Workers are sent the master's options, but not Locust's own --profile: the plan travels as JSON instead.
+        options.settled_plan = _plan_of_the_form(environment)
+    if not options.settled_plan:
+        return
+    plan = parse_plan(json.loads(options.settled_plan), "the plan")
     endpoint = check_endpoint(environment.host)
     worker = isinstance(runner, WorkerRunner)
     if not worker:

@@ -373,6 +373,10 @@ def test_the_web_ui_starts_a_profile_and_keeps_its_page(
         with urllib.request.urlopen(page + path, data=form, timeout=10) as answer:
             return str(answer.read().decode())
 
+    def counted() -> int:
+        stats = json.loads(ask("/stats/requests"))["stats"]
+        return sum(entry["num_requests"] for entry in stats if entry["name"] != "Aggregated")
+
     def is_up() -> bool:
         try:
             return len(json.loads(ask("/stats/requests")).get("workers", "1")) == workers
@@ -383,9 +387,8 @@ def test_the_web_ui_starts_a_profile_and_keeps_its_page(
         _wait_for(is_up)
         assert json.loads(ask("/swarm", users))["success"]
         _wait_for(lambda: json.loads(ask("/stats/requests"))["state"] == "stopped")
-        stats = json.loads(ask("/stats/requests"))["stats"]
-        assert sum(entry["num_requests"] for entry in stats if entry["name"] != "Aggregated") == 20
-        assert json.loads(ask("/swarm", users))["success"]
+        _wait_for(lambda: counted() == 20)  # workers tell Locust's statistics every three seconds
+        assert json.loads(ask("/swarm", users + b"&rate=10&duration=2"))["success"], "fields of the form"
         again = tmp_path / "out-2"
         _wait_for(lambda: again.exists() and '"complete"' in (again / "run.json").read_text())
         _wait_for(lambda: json.loads(ask("/stats/requests"))["state"] == "stopped")
@@ -394,8 +397,9 @@ def test_the_web_ui_starts_a_profile_and_keeps_its_page(
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
-    for directory in (out, again):
+    for directory, rate_per_s in ((out, 20), (again, 10)):
         assert [row.index for row in read_rows(directory)] == list(range(20)), "the rows of two runs are no run"
+        assert read_runs(directory)[0].plan["stages"][0]["rate_per_s"] == rate_per_s
         assert (directory / "report.html").exists()
 
 
@@ -455,13 +459,54 @@ def test_locust_itself_runs_the_locustfile_and_its_exit_code_is_the_verdict(
         assert (out / "report.html").exists()
 
 
-def test_locust_refuses_a_plan_that_is_none(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "locust", "-f", "load/locustfile.py", "--headless", "--profile", "nope"]
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["--profile", "nope"], "no profile 'nope'", id="no-plan"),
+        pytest.param(
+            ["--profile", "soak", "--rate", "500", "--host", "http://192.0.2.1/"], "its budget is", id="budget"
+        ),
+    ],
+)
+def test_locust_refuses_what_cannot_be_run(arguments: list[str], says: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "locust",
+        "-f",
+        "load/locustfile.py",
+        "--headless",
+        "--host",
+        "http://127.0.0.1:1/",
+    ]
     done = subprocess.run(
-        [*command, "--host", "http://127.0.0.1:1/"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [*command, *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
-    assert done.returncode == 2
-    assert "no profile 'nope'" in done.stderr
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["-t", "2s"], "still unanswered", id="requests-in-flight-at-its-time-limit"),
+        pytest.param(["-t", "2s", "-u", "0"], "no request was sent", id="nobody-to-send"),
+    ],
+)
+def test_locusts_own_false_passes(serve: Callable[..., str], tmp_path: Path, arguments: list[str], says: str) -> None:
+    """It ends both with 0: it forgets what is in flight at -t, and no request is no failure (research, finding 3)."""
+    out, plan = tmp_path / "out", profile(tmp_path, request_timeout_s=60)
+    command = [sys.executable, "-m", "locust", "-f", "load/locustfile.py", "--headless", "--profile", str(plan)]
+    command += ["--host", serve("--fault", "hang"), "--out", str(out), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 4, done.stderr
+    assert says in (out / "summary.md").read_text(encoding="utf-8")
 
 
 AFTER_THE_END = """

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from load_rows import plan, record, rows
 
-from load.__main__ import check_budget, run, unused
+from load.__main__ import run, unused
+from load.budget import check_budget
 from load.rows import RowWriter, write_run
 from load.settings import SettingsError, check_endpoint, read_dot_env, setting, without_secrets
 
