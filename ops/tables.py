@@ -279,7 +279,7 @@ def estimates_text(options: Sequence[Estimate], chosen_mb: int | None, *, width:
         (
             f"{o.memory_mb} MB" + (" <- chosen" if o.memory_mb == chosen_mb else ""),
             str(o.measured) if o.measured else "predicted",
-            f"{o.mean_ms:.1f} [{o.low_ms:.1f}, {o.high_ms:.1f}]",
+            f"{o.mean_ms:.1f}" + (f" [{o.low_ms:.1f}, {o.high_ms:.1f}]" if o.low_ms < o.high_ms else ""),
             f"{o.p95_ms:.1f}",
             f"${o.dollars * 1e6:.2f}",
         )

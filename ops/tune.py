@@ -46,6 +46,7 @@ EXAMPLES = """examples:
   python -m ops tune timeout --since 7d                                     from the tail of real invocations
   python -m ops tune concurrency --since 7d --p99-below 1500                cheapest way to keep a p99
 """
+_TEMPLATE_LEAST_S = 15  # PFnTimeout's MinValue
 _DEFAULT_CODE = "import pandas as pd\ndf = pd.DataFrame({'a': range(20000)})\nresult = int((df.a % 7).sum())"
 
 
@@ -424,7 +425,10 @@ def _timeout(args: argparse.Namespace, around: Surroundings) -> int:
     else:
         around.out.write(f"Timeout: {advice.timeout_s} s\n" + "".join(f"  {reason}\n" for reason in advice.reasons))
     if args.apply:
-        around.say(f"{args.settings}: " + write_setting(Path(args.settings), "P_FN_TIMEOUT", str(advice.timeout_s)))
+        if advice.timeout_s < _TEMPLATE_LEAST_S:
+            around.say(f"sam/template.yaml takes no less than {_TEMPLATE_LEAST_S} s, so that is written.")
+        seconds = max(_TEMPLATE_LEAST_S, advice.timeout_s)
+        around.say(f"{args.settings}: " + write_setting(Path(args.settings), "P_FN_TIMEOUT", str(seconds)))
     return EXIT_PASS
 
 

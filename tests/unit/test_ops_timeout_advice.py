@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from ops.logs import LogEvent, event_line
 from ops.timeout_advice import NEEDED, Limits, advise, hold
 from tests.published_schemas import validated
 
+TEMPLATE = Path(__file__).parents[2] / "sam" / "template.yaml"
 FREE = Limits(gateway_s=None, soft_s=None, margin=0.0)
 
 
@@ -100,5 +103,11 @@ def test_the_command_advises_from_files_and_applies(tmp_path, monkeypatch):
     assert run([*argv, "--soft-limit", "25", "--settings", str(settings)], around) == 0
     assert settings.read_text() == "P_FN_TIMEOUT=27\n"
     assert "Timeout: 27 s" in around.out.getvalue()
+    assert run([*argv, "--soft-limit", "3", "--settings", str(settings)], around) == 0
+    assert settings.read_text() == "P_FN_TIMEOUT=15\n"
+    assert "takes no less than 15 s" in around.err.getvalue()
+    (timeout,) = re.findall(r"PFnTimeout:.*?MinValue: (\d+)", TEMPLATE.read_text(), re.DOTALL)
+    assert timeout == "15"
+    assert run([*argv, "--soft-limit", "25", "--settings", str(settings)], around) == 0
     told = json.loads((tmp_path / "t" / "timeout.json").read_text())
     assert (validated(told), told["timeout_s"]) == ("ops-tune-timeout/1", 27)

@@ -30,6 +30,7 @@ from ops.invocations import fold
 from ops.logs import LogEvent
 from ops.memory_model import DEFAULT_SIZES, Pricing
 from ops.settings_file import read_setting, write_setting
+from ops.tables import estimates_text
 from ops.tune import Goal, Prediction, predict_from_logs, tune_memory
 from tests.published_schemas import validated
 
@@ -431,6 +432,8 @@ def test_one_size_in_the_logs_predicts_the_others_by_cpu_time():
     assert options[1769].mean_ms == pytest.approx(30)
     assert options[1024].mean_ms == pytest.approx(10 + 20 * 1769 / 1024)
     assert validated(asdict(Prediction(list(options.values()))) | {"schema": "ops-tune-prediction/1"})
+    (row,) = (line for line in estimates_text(list(options.values()), None).splitlines() if "1769 MB" in line)
+    assert row.split()[2:5] == ["predicted", "30.0", "30.0"]  # no interval of nothing known
 
 
 @pytest.mark.parametrize("events", [[], list(logged_calls(1)), [e for e in logged_calls() if "REPORT" in e.message]])
