@@ -24,7 +24,7 @@ class Fault(Exception):
         self.code, self.message, self.status = code, message, status
 
 
-def capabilities(fault: str, *, modern: bool) -> dict[str, Any]:
+def capabilities(*, modern: bool) -> dict[str, Any]:
     """Everything; listChanged in the era that has subscriptions."""
     changes = {"listChanged": True} if modern else {}
     return {"tools": changes, "prompts": {}, "resources": {}, "completions": {}, "logging": {}}
