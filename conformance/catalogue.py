@@ -24,7 +24,10 @@ STRENGTH = {Level.MUST: 2, Level.SHOULD: 1, Level.DERIVED: 0}
 
 
 class Requirement(BaseModel):
-    """One row of a catalogue: either `check` says how it is judged, or `unchecked` says why it is not."""
+    """One row of a catalogue: either `check` says how it is judged, or `unchecked` says why it is not.
+
+    What is `http_alone` cannot be asked of a server of stdio.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,6 +38,7 @@ class Requirement(BaseModel):
     check: str | None = None
     unchecked: str | None = None
     catalogue: str
+    http_alone: bool = False
 
     @model_validator(mode="after")
     def _one_of(self) -> "Requirement":
@@ -54,9 +58,11 @@ def load() -> dict[str, Requirement]:
     for path in sorted(REQUIREMENTS.glob("*.yaml")):
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         aliases: dict[str, str] = document.get("files", {})
+        over_http = tuple(document.get("http_alone", ()))
         for row in document["requirements"]:
             source = _spelled_out(row["source"], aliases)
-            requirement = Requirement(**{**row, "source": source, "catalogue": path.stem})
+            http_alone = row["id"].startswith(over_http)
+            requirement = Requirement(**{**row, "source": source, "catalogue": path.stem, "http_alone": http_alone})
             if requirement.id in found:
                 raise ValueError(f"Requirement {requirement.id} is listed twice, the second time in {path.name}.")
             found[requirement.id] = requirement

@@ -4,7 +4,6 @@ It must not print findings (report/ does), write records (`recorder` does) or ju
 """
 
 import json
-import re
 from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,8 +27,6 @@ RECORDER = pytest.StashKey[Recorder]()
 TARGET = pytest.StashKey[Target]()
 # What a worker's discovery met, told with the first check that ends after it.
 PENDING = pytest.StashKey[Client | None]()
-# Transport, authorization, and envelopes that are no JSON-RPC request: what a bridge from HTTP to stdio cannot show.
-HTTP_ALONE = re.compile(r"[TOA]\d\d-|B26-0[6789]|B25-0[24]|B0[36]-0[45]|V26-02|L26-13|X25-01")
 PARTS = ("protocol", "tools", "security")
 
 
@@ -143,9 +140,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _about_http(item: pytest.Item) -> bool:
-    """Whether a check is about HTTP or about bytes that a bridge would not pass on: not to be asked of stdio."""
     ids = [str(one) for mark in item.iter_markers("requirement") for one in mark.args]
-    return _part(item) == "protocol" and any(HTTP_ALONE.match(one) for one in ids)
+    return _part(item) == "protocol" and any(load()[one].http_alone for one in ids)
 
 
 @pytest.fixture(scope="session")
