@@ -390,7 +390,7 @@ def test_the_web_ui_starts_a_profile_and_keeps_its_page(
         _wait_for(lambda: counted() == 20)  # workers tell Locust's statistics every three seconds
         assert json.loads(ask("/swarm", users + b"&rate=10&duration=2"))["success"], "fields of the form"
         again = tmp_path / "out-2"
-        _wait_for(lambda: again.exists() and '"complete"' in (again / "run.json").read_text())
+        _wait_for(lambda: (again / "run.json").exists() and read_runs(again)[0].ended == "complete")
         _wait_for(lambda: json.loads(ask("/stats/requests"))["state"] == "stopped")
         assert is_up()
     finally:
