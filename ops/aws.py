@@ -43,6 +43,8 @@ NO_ANSWER = (botocore.exceptions.HTTPClientError, botocore.exceptions.Connection
 BROKEN_STREAM = (urllib3.exceptions.HTTPError, botocore.eventstream.ParserError)
 # Ours is the retrying: one pace for the whole command, and a person who can see it.
 _CONFIG = botocore.config.Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=60)
+# The alias through which sam/openapi.yaml reaches the function: what it stands for is what clients get.
+SERVING = "live"
 _AS_GIVEN = botocore.config.Config(inject_host_prefix=False)
 
 
@@ -119,6 +121,12 @@ def _session(account: Account) -> boto3.Session:
     if account.is_local and session.get_credentials() is None:
         return boto3.Session("local", "local", region_name=account.region)
     return session
+
+
+def split_name(function: str) -> tuple[str, str | None]:
+    """The name of a function and the qualifier, from `NAME`, `NAME:QUALIFIER` or an ARN."""
+    name, _, qualifier = function.rpartition(":function:")[2].partition(":")
+    return name, qualifier or None
 
 
 def error_code(problem: botocore.exceptions.ClientError) -> str:

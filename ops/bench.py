@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ops import records
+from ops.aws import SERVING, split_name
 from ops.failures import OpsError, UsageError
 
 if TYPE_CHECKING:
@@ -289,12 +290,12 @@ def copied(
     download: Callable[[str], bytes],
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Bench]:
-    """A copy of the function's published code and configuration under `copy_name`; deleted at the end.
+    """A copy of the code and configuration that serve, or that `name` names, under `copy_name`; deleted at the end.
 
     The live function, its versions and aliases are only read. `download` gets the code's presigned URL. The copy has no
     tenant isolation and no SnapStart: neither changes how long a warm call takes, and both would cost.
     """
-    described = client.get_function(FunctionName=name)
+    described = _described(client, name)
     config: Mapping[str, Any] = described["Configuration"]
     if config.get("PackageType", "Zip") != "Zip":
         raise UsageError(f"{name} is a container image, which cannot be copied here; use --in-place.")
@@ -322,6 +323,17 @@ def copied(
         yield Bench(client, copy_name, sleep, description)
     finally:
         delete_if_there(client, copy_name)
+
+
+def _described(client: "LambdaClient", function: str) -> Mapping[str, Any]:
+    """The version that is named, else the one that serves, else $LATEST."""
+    name, qualifier = split_name(function)
+    try:
+        return client.get_function(FunctionName=name, Qualifier=qualifier or SERVING)
+    except client.exceptions.ResourceNotFoundException:
+        if qualifier:
+            raise
+        return client.get_function(FunctionName=name)
 
 
 def delete_if_there(client: "LambdaClient", name: str) -> None:

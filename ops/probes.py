@@ -13,15 +13,13 @@ from typing import Any
 import botocore.exceptions
 import httpx
 
-from ops.aws import Account, error_code, iam_client, lambda_client, logs_client, s3_client
+from ops.aws import SERVING, Account, error_code, iam_client, lambda_client, logs_client, s3_client, split_name
 from ops.invocations import Ledger, fold
 from ops.logs import Pace, pull
 
 PACKAGES = ("numpy", "pandas", "matplotlib")
 _IMPORTS = "import " + ", ".join(PACKAGES) + "\nresult = 2 + 3"
 _TIMEOUT_S = 60.0
-# The alias through which sam/openapi.yaml reaches the function: what it stands for is what clients get.
-_SERVING = "live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +138,8 @@ def ask_aws(account: Account, function_name: str, start_ms: int, end_ms: int, pa
     `function_name` may be an ARN and may end in `:QUALIFIER`; without one the version that serves is asked about.
     """
     client = lambda_client(account)
-    name, _, qualifier = function_name.rpartition(":function:")[2].partition(":")
-    version = {"Qualifier": qualifier or _SERVING}
+    name, qualifier = split_name(function_name)
+    version = {"Qualifier": qualifier or SERVING}
     function = _ask(lambda: client.get_function_configuration(FunctionName=name, **version))
     if function.missing and not qualifier:
         version = {}

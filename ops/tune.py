@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 
 from ops import concurrency_advice, likeness, memory_model, tables, timeout_advice
-from ops.aws import Account, aws_sentences, lambda_client, s3_client
+from ops.aws import Account, aws_sentences, lambda_client, s3_client, split_name
 from ops.bench import MOST, Bench, Payload, Sampling, Shot, copied, in_place, measure, proxy_event, read_payloads
 from ops.command import (
     Surroundings,
@@ -336,9 +336,8 @@ def _bench_of(
     client = lambda_client(account)
     if args.in_place:
         around.say(f"Measuring {name} itself; its memory is restored at the end.")
-        return in_place(client, name)
-    bare = name.rpartition(":function:")[2].partition(":")[0]
-    copy_name = f"{bare[:48]}-tune-{secrets.token_hex(4)}"
+        return in_place(client, split_name(name)[0])
+    copy_name = f"{split_name(name)[0][:48]}-tune-{secrets.token_hex(4)}"
     around.say(f"Measuring a temporary copy, {copy_name}; it is deleted at the end.")
     return copied(client, name, copy_name, _download)
 

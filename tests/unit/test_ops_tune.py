@@ -61,6 +61,8 @@ class FakeLambda:
         default_factory=lambda: {NAME: {"FunctionName": NAME, "MemorySize": 1024, "Description": "live"}}
     )
     invocations: list[tuple[str, int]] = field(default_factory=list)
+    alias: str | None = None
+    described: list[str | None] = field(default_factory=list)
     exceptions = Exceptions
 
     def __post_init__(self):
@@ -70,7 +72,10 @@ class FakeLambda:
     def get_function_configuration(self, FunctionName):
         return dict(self.functions[FunctionName])
 
-    def get_function(self, FunctionName):
+    def get_function(self, FunctionName, Qualifier=None):
+        if Qualifier not in (None, self.alias):
+            raise NotFound
+        self.described.append(Qualifier)
         layers = [{"Arn": "arn:aws:lambda:us-east-1:111122223333:layer:l:7", "CodeSize": 1}]
         config = self.functions[FunctionName] | {"Runtime": "python3.12", "Role": "r", "Handler": "h", "Layers": layers}
         return {"Configuration": config, "Code": {"Location": "https://code"}}
@@ -268,6 +273,27 @@ def test_a_function_that_keeps_tenants_apart_is_invoked_for_one_of_ours_and_its_
     assert advised(client).chosen_mb
     with copied(client, NAME, "copy", lambda url: b"zip", lambda _: None) as made:
         assert made.shoot(PAYLOAD[0]).failure is None
+
+
+@pytest.mark.parametrize(
+    ("alias", "function", "copied_from"),
+    [
+        pytest.param("live", NAME, "live", id="what-serves"),
+        pytest.param(None, NAME, None, id="latest-without-an-alias"),
+        pytest.param("7", f"{NAME}:7", "7", id="what-is-named"),
+        pytest.param("7", f"arn:aws:lambda:us-east-1:111122223333:function:{NAME}:7", "7", id="by-arn"),
+    ],
+)
+def test_a_copy_is_of_the_version_that_serves_or_is_named(alias, function, copied_from):
+    client = FakeLambda(alias=alias)
+    with copied(client, function, "copy", lambda url: b"zip", lambda _: None):
+        assert client.described == [copied_from]
+
+
+def test_a_version_that_is_named_and_not_there_is_no_other():
+    client = FakeLambda(alias="live")
+    with pytest.raises(NotFound), copied(client, f"{NAME}:8", "copy", lambda url: b"zip", lambda _: None):
+        pass
 
 
 def test_a_copy_has_the_layers_of_the_original():
