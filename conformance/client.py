@@ -246,7 +246,7 @@ def discover(client: Client) -> Discovery:
             reply = client.call(era, method, params)
         except AssertionError as fault:
             # A malformed introduction is still an introduction: the checks about it must run and fail.
-            eras[era] = _readable_result(client, fault)
+            eras[era] = _readable_result(fault)
             continue
         if reply.result is None:
             said = reply.error or f"HTTP {reply.answer.status}"
@@ -288,7 +288,7 @@ def agree(client: Client, revision: Era) -> Agreement | str:
     return Agreement(reply.result, session_id)
 
 
-def _readable_result(client: Client, fault: AssertionError) -> Mapping[str, object]:
+def _readable_result(fault: AssertionError) -> Mapping[str, object]:
     got = getattr(fault, "got", None)
     result = got.get("result", got) if isinstance(got, dict) else None
     return result if isinstance(result, dict) else {}
@@ -299,7 +299,7 @@ def _tools(client: Client, eras: Mapping[Era, object]) -> dict[str, Mapping[str,
         try:
             reply = client.call(era, "tools/list")
         except AssertionError as fault:
-            listed: object = _readable_result(client, fault).get("tools")
+            listed: object = _readable_result(fault).get("tools")
         else:
             listed = (reply.result or {}).get("tools")
         if isinstance(listed, list) and listed:

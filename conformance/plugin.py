@@ -198,7 +198,7 @@ def era(request: pytest.FixtureRequest, discovery: Discovery) -> Era:
 
 
 @pytest.fixture(scope="session")
-def agreements(target: Target) -> dict[Era, Agreement | str]:
+def agreements() -> dict[Era, Agreement | str]:
     """What `initialize` with each older revision came to, filled as it is asked for."""
     return {}
 

@@ -192,7 +192,7 @@ def apigw_deploy(place: Place) -> None:
     session = _aws(place)
     stack = _stack(session, place.settings.stack)
     _refuse_replacement(place, stack)
-    parameters.setdefault("PApiLogRole", api_log_role(session, place.settings.stack, stack))
+    parameters.setdefault("PApiLogRole", api_log_role(session, stack))
     parameters["PRelease"] = place.settings.get("P_RELEASE") or release(parameters)
     _sam_deploy(place, place.packaged, place.settings.stack, parameters)
     outputs = _outputs(session, place.settings.stack)
@@ -265,7 +265,7 @@ def release(parameters: Mapping[str, str], function: Path | None = None) -> str:
     return digest.hexdigest()[:12]
 
 
-def api_log_role(session: boto3.Session, name: str, stack: Mapping[str, Any] | None) -> str:
+def api_log_role(session: boto3.Session, stack: Mapping[str, Any] | None) -> str:
     """`create` when the account has no role for API Gateway's logs, or this stack is the one that made it."""
     account = session.client("apigateway").get_account()
     if not account.get("cloudwatchRoleArn"):

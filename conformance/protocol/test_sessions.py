@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from conformance.client import Client, Discovery, initialize_params
+from conformance.client import Client, initialize_params
 from conformance.finding import expect, expect_result, expect_status, requirement
 from conformance.messages import Era, changed, encode, next_id, request_headers, request_message
 from conformance.wire import Answer, json_messages, sse_events
@@ -69,7 +69,7 @@ def test_ended_session_is_404(handshake: Client) -> None:
 
 
 @requirement("T25-14")
-def test_get_stream_carries_no_responses(handshake: Client, discovery: Discovery) -> None:
+def test_get_stream_carries_no_responses(handshake: Client) -> None:
     """While the stream is open a ping is made; its response belongs on its own answer and nowhere else."""
     headers = [("Accept", "text/event-stream"), ("MCP-Protocol-Version", str(HANDSHAKE))]
     opened: list[Answer] = []

@@ -134,7 +134,7 @@ def test_when_the_stack_is_killed_all_it_started_ends(kind: str, tmp_path: Path)
         time.sleep(0.01)
 
 
-def test_a_built_layer_takes_the_place_of_the_venv(tmp_path: Path):
+def test_a_built_layer_takes_the_place_of_the_venv():
     with tempfile.TemporaryDirectory(prefix="sam-local-") as name:
         (Path(name) / "layer" / "python").mkdir(parents=True)
         for path in (Path(name), Path(name) / "layer", Path(name) / "layer" / "python"):

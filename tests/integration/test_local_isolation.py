@@ -30,7 +30,7 @@ def ask(stack: LocalStack, **what: Any) -> Any:
     return answer.body["answer"]
 
 
-def test_its_environment_variables_are_lambdas_and_the_templates(stack: LocalStack, monkeypatch: pytest.MonkeyPatch):
+def test_its_environment_variables_are_lambdas_and_the_templates(stack: LocalStack):
     seen = ask(stack, do="look")["environ"]
     assert (seen["COLOUR"], seen["GIVEN"]) == ("green", "by flag")
     assert seen["AWS_LAMBDA_FUNCTION_NAME"] == "echo"

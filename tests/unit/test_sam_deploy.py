@@ -193,9 +193,7 @@ def test_delete_wants_the_name_typed(
         pytest.param("arn:x", "create", "create", id="made-by-this-stack"),
     ],
 )
-def test_the_accounts_log_role_is_made_once(
-    place: Path, monkeypatch: pytest.MonkeyPatch, role: str | None, before: str | None, choice: str
-) -> None:
+def test_the_accounts_log_role_is_made_once(role: str | None, before: str | None, choice: str) -> None:
     class Session:
         def client(self, _: str) -> Any:
             return self
@@ -204,7 +202,7 @@ def test_the_accounts_log_role_is_made_once(
             return {"cloudwatchRoleArn": role} if role else {}
 
     stack = {"Parameters": [{"ParameterKey": "PApiLogRole", "ParameterValue": before}]} if before else None
-    assert deploy.api_log_role(Session(), "x", stack) == choice  # type: ignore[arg-type]
+    assert deploy.api_log_role(Session(), stack) == choice  # type: ignore[arg-type]
 
 
 def test_a_release_is_named_by_code_and_parameters(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_the_smoke_fails_on_a_layer_without_its_libraries(tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+def there(tmp_path: Path) -> Plan:
     """A plan whose layer is built already, of one small file."""
     plan = Plan("arm64", "3.12", tmp_path / "layer")
     (plan.out / "python" / "numpy").mkdir(parents=True)
