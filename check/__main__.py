@@ -55,8 +55,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         epilog=EPILOG.replace("python -m check", COMMAND),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("url", nargs="?", metavar="URL", help="an MCP endpoint; without one the local stack is started")
-    parser.add_argument("--out", type=Path, help="where everything goes (default: out/check-<UTC time>)")
+    parser.add_argument(
+        "url", nargs="?", metavar="URL", help="the endpoint; without one, in the repository, the local stack"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where everything goes (default: out/check-<UTC time>)")
     parser.add_argument("--json", action="store_true", help="verdict.json on stdout instead of the screen")
     return parser.parse_args(argv)
 

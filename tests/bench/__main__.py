@@ -113,19 +113,26 @@ def say(line: str) -> None:
 
 def show(rows: list[dict[str, Any]]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
+    # The interval is of what the goal is for: the ratio, the difference (with a +), or ours.
     for heading in ("figure", "ours", "peer", "ratio", "95 %", "goal", "n", "verdict"):
         table.add_column(heading, justify="left" if heading in ("figure", "peer", "verdict") else "right")
     colours = {"pass": "green", "short": "red"}
     for row in rows:
         peer = f"{row['peer']:g} {row['peer_name']}" if row.get("peer") is not None else row.get("peer_name") or ""
-        interval, verdict = row.get("interval"), row["verdict"]
+        interval, verdict, unit = row.get("interval"), row["verdict"], row.get("unit", "")
+        beside = f"{row['ratio']:.3f}" if row.get("ratio") is not None else ""
+        goal = f"{row['goal']:.4g}" if row.get("goal") is not None else ""
+        if row["judged"] == "difference":
+            beside, goal = f"+{row['ours'] - row['peer']:.3g} {unit}", f"+{goal} {unit}" if goal else ""
+        elif row["judged"] == "ours":
+            goal = f"{goal} {unit}" if goal else ""
         table.add_row(
             escape(row["name"]),
-            f"{row['ours']:g} {row.get('unit', '')}",
+            f"{row['ours']:g} {unit}",
             escape(peer[:48]),
-            f"{row['ratio']:.3f}" if row.get("ratio") is not None else "",
+            beside,
             f"{interval[0]:g} to {interval[1]:g}" if interval else "",
-            f"{row['goal']:g}" if row.get("goal") is not None else "",
+            goal,
             str(row.get("n", "")),
             f"[{colours[verdict]}]{verdict}[/]" if verdict in colours else verdict,
         )

@@ -12,7 +12,7 @@ from tests.bench import __main__ as bench
 from tests.bench.rows import Row, append, row
 
 PASSES = row("quick enough", [1.0, 2.0, 3.0], [10.0], "a fresh one", goal=0.5)
-SHORT = row("too [slow]", [20.0], [10.0], "a fresh one", goal=0.5)
+SHORT = row("too [slow]", [20.0], [10.0], "a fresh one", goal=0.5, judged="difference")
 
 
 def fake(*rows: Row, then: str = "") -> list[str]:
@@ -53,6 +53,7 @@ def test_what_was_measured_is_shown(
     assert told in said.out + said.err
     found = (tmp_path / "rows.jsonl").read_text().splitlines() if kept else []
     assert len(found) == kept
+    assert ("+10 ms" in said.out, "+0.5 ms" in said.out) == (SHORT.name in said.out,) * 2
     if kept:
         assert "0.200" in said.out
         assert json.loads(found[0])["samples"] == [1.0, 2.0, 3.0]
