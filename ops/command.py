@@ -16,7 +16,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from ops.aws import Account, aws_sentences, find_account, logs_client
+from ops.aws import Account, aws_sentences, find_account, logs_client, split_name
 from ops.failures import Inconclusive, UsageError
 from ops.logs import CALLS_PER_SECOND, LogEvent, Pace, Seen, groups_there, pull
 from ops.times import parse_moment, show, to_ms
@@ -142,11 +142,11 @@ def find_groups(
     if args.group:
         return tuple(dict.fromkeys(args.group))
     if args.function:
-        return (LAMBDA_PREFIX + args.function,)
+        return (LAMBDA_PREFIX + split_name(args.function)[0],)
     if os.environ.get("OPS_LOG_GROUP"):
         return tuple(os.environ["OPS_LOG_GROUP"].split(","))
     if os.environ.get("P_FN_NAME"):
-        return (LAMBDA_PREFIX + os.environ["P_FN_NAME"],)
+        return (LAMBDA_PREFIX + split_name(os.environ["P_FN_NAME"])[0],)
     with aws_sentences(account):
         there = groups_there(client, LAMBDA_PREFIX, pace)
     if len(there) == 1:

@@ -188,7 +188,10 @@ def function_state(f: Facts) -> Iterator[Finding]:
                 or "no reason given"
             )
             yield Finding(
-                "function", "wrong", f"{_name(f)} is {state}, last update {update}: {reason.rstrip('.')}.", "make apigw"
+                "function",
+                "wrong",
+                f"{_name(f)} is {state}, last update {update}: {reason.rstrip('.')}.",
+                "`python -m ops logs errors` tells more; mend it and deploy again: `make apigw`",
             )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from ops import records
 from ops.invocations import Problem
+from ops.reading import readable
 
 _PARTICULARS = (
     (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE), "<id>"),
@@ -64,7 +65,7 @@ def normalise(message: str) -> str:
     record = records.parse(message)
     if isinstance(record, records.Report):
         return " ".join(filter(None, ("REPORT", record.status, record.error_type)))
-    line = re.split(r"[\r\n]", _LOGGER_HEAD.sub("", message.strip()), maxsplit=1)[0]
+    line = re.split(r"[\r\n]", _LOGGER_HEAD.sub("", readable(message).strip()), maxsplit=1)[0]
     for pattern, name in _PARTICULARS:
         line = pattern.sub(name, line)
     return line[:_LONGEST]

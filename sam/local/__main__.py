@@ -197,6 +197,8 @@ async def _serve(stack: Stack, options: argparse.Namespace, listening: socket.so
     function = functions.add(stack, aws.role_arn)
     aws.lambda_api = LambdaApi(functions, stack)
     await release_as_deployed(function, stack)
+    if stack.alias and (served := function.configuration(stack.alias))["State"] == "Failed":
+        print(f"sam.local: what {stack.alias} serves is Failed: {served['StateReason']}", file=sys.stderr)
     api_keys = _api_keys(options)
     ready = _ready(stack, *listening.getsockname()[:2])
     console = _console(stack, ready["console"], wants_key=bool(api_keys))

@@ -188,6 +188,15 @@ def test_a_version_that_failed_is_named(client, tmp_path, stack):
         api.delete_function(FunctionName="broken")
 
 
+def test_a_release_that_cannot_start_is_named(tmp_path):
+    with running("--parameter", "PIsolation=snap_start", "--env", "INTERPRETER_REQUIRE=kernel") as stack:
+        code, wrong = examine(stack, tmp_path)
+        assert (code, set(wrong)) == (1, {"function-fails", "function"})
+        assert "SettingsError" in wrong["function"]
+        done = ops(stack, "logs", "errors", "--out", str(tmp_path))
+        assert "init: INIT_REPORT error SettingsError, <n> ms, snap-start" in done.stdout
+
+
 def test_a_layer_that_is_gone_or_for_another_runtime_is_named(another, tmp_path):
     api = client_of(another, "lambda")
     gone = examine(another, tmp_path, function=another["function_name"])[1]

@@ -111,6 +111,11 @@ def test_patterns_are_all_wanted_and_none_unwanted():
         pytest.param("open /tmp/run-1/a.txt failed", "open /tmp/run-2/b failed", id="run-paths"),
         pytest.param(f"[ERROR]\t2026-11-24T06:00:00Z\t{A}\tno", f"[ERROR]\t2026-11-24T06:00:01Z\t{B}\tno", id="heads"),
         pytest.param(report(A, "Status: timeout"), report(B, "Status: timeout", duration=9), id="reports"),
+        pytest.param(
+            '{"type":"platform.initReport","record":{"status":"error","metrics":{"durationMs":9.5},"errorType":"E"}}',
+            '{"type":"platform.initReport","record":{"status":"error","metrics":{"durationMs":8},"errorType":"E"}}',
+            id="inits",
+        ),
     ],
 )  # fmt: skip
 def test_messages_that_differ_in_particulars_are_one_group(one, other):
@@ -377,6 +382,10 @@ def test_what_aws_refuses_is_one_sentence_and_its_exit_code(code, status, exit_c
         raise botocore.exceptions.ClientError(told, "FilterLogEvents")
     assert caught.value.exit_code == exit_code
     assert "\n" not in str(caught.value)
+
+
+def test_a_function_named_with_its_alias_has_the_functions_group(aws):
+    assert ops(aws, "search", "--function", "code-interpreter:live", "--grep", "a says")[0] == 0
 
 
 def test_several_groups_are_told_apart_in_one_order_of_time(aws):
