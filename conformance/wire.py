@@ -15,7 +15,7 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -142,7 +142,6 @@ def exchange(
     timeout_s: float,
     allow_partial: bool = False,
     half_close: bool = False,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Answer:
     """Sends one request on a connection of its own and reads one answer within `timeout_s` in all.
 
@@ -152,8 +151,7 @@ def exchange(
     Raises:
         Unreachable, TimedOut, BrokenAnswer: see the module.
     """
-    started = clock()
-    deadline = started + timeout_s
+    started = time.monotonic()
     with _connect(endpoint, timeout_s) as connection:
         try:
             connection.sendall(request.to_bytes())
@@ -163,7 +161,7 @@ def exchange(
             pass  # a server may answer 413 and close before it has read everything; the answer is still there to read
         except TimeoutError:
             raise TimedOut(f"{endpoint.url} did not take the request within {timeout_s:g} s.") from None
-        return _read_answer(connection, request.method, endpoint, started, deadline, allow_partial, clock)
+        return _read_answer(connection, request.method, endpoint, started, timeout_s, allow_partial=allow_partial)
 
 
 def _connect(endpoint: Endpoint, timeout_s: float) -> socket.socket:
@@ -185,9 +183,9 @@ def _read_answer(
     method: str,
     endpoint: Endpoint,
     started: float,
-    deadline: float,
+    timeout_s: float,
+    *,
     allow_partial: bool,
-    clock: Callable[[], float],
 ) -> Answer:
     parser = h11.Connection(our_role=h11.CLIENT)
     # h11 only parses an answer to a request it has seen; its bytes are dropped, ours are already on the wire.
@@ -203,14 +201,14 @@ def _read_answer(
             raise BrokenAnswer(f"{endpoint.url} broke HTTP/1.1: {error}.") from None
         if event is h11.NEED_DATA:
             try:
-                connection.settimeout(max(deadline - clock(), 0.001))
+                connection.settimeout(max(started + timeout_s - time.monotonic(), 0.001))
                 parser.receive_data(connection.recv(65536))
             except TimeoutError:
                 if head is not None and allow_partial:
                     complete = False
                     break
                 what = "the rest of its answer" if head else "an answer"
-                raise TimedOut(f"{endpoint.url} did not send {what} within {deadline - started:g} s.") from None
+                raise TimedOut(f"{endpoint.url} did not send {what} within {timeout_s:g} s.") from None
             except OSError as error:
                 raise BrokenAnswer(f"{endpoint.url} closed the connection: {error.strerror or error}.") from None
         elif isinstance(event, h11.Response):
@@ -224,7 +222,7 @@ def _read_answer(
     if head is None:
         raise BrokenAnswer(f"{endpoint.url} closed the connection without answering.")
     headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers)
-    return Answer(head.status_code, headers, bytes(body), (clock() - started) * 1000, complete)
+    return Answer(head.status_code, headers, bytes(body), (time.monotonic() - started) * 1000, complete)
 
 
 def sse_events(body: bytes) -> Iterator[SseEvent]:

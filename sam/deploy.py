@@ -35,6 +35,7 @@ from sam.dependencies import layer
 from sam.settings import Settings, SettingsError
 
 ROOT = Path(__file__).parents[1]
+DOT_EVERY_S = 5.0
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 UNREACHABLE = {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
 REFUSED = UNREACHABLE | {"AccessDenied", "AccessDeniedException", "SignatureDoesNotMatch"}
@@ -408,12 +409,12 @@ def _sam(place: Place, *arguments: str) -> None:
         raise DeployError(f"sam {arguments[0]} failed (see above)", EXIT_FAILED)
 
 
-def _follow(process: subprocess.Popen[str], every_s: float = 5.0) -> str:
+def _follow(process: subprocess.Popen[str]) -> str:
     """What the process says, with a dot on stderr for every few seconds that it takes."""
     done = threading.Event()
 
     def dots() -> None:
-        while not done.wait(every_s):
+        while not done.wait(DOT_EVERY_S):
             print(".", end="", file=sys.stderr, flush=True)
 
     ticking = threading.Thread(target=dots, daemon=True)

@@ -35,10 +35,10 @@ class Session:
 class Sessions:
     """The sessions of one environment, `most` at the most; the one unused for longest makes room for a new one."""
 
-    def __init__(self, most: int, end: Callable[[Session], None], now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, end: Callable[[Session], None]) -> None:
         self.most = most
         self._end = end
-        self._now = now
+        self._now = time.monotonic
         self._kept: dict[str, Session] = {}
 
     def take(self, session_id: str) -> Session:

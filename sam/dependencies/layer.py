@@ -33,6 +33,7 @@ PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28
 MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 CROSS = {"x86_64": "x86_64", "arm64": "aarch64"}
 PACKAGE = {"x86_64": "binutils-x86-64-linux-gnu", "arm64": "binutils-aarch64-linux-gnu"}
+LISTED = 12  # of the largest libraries, in the size table
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 TEST_DIRECTORIES = {"tests", "test"}
@@ -333,12 +334,12 @@ def function_size(function: Path) -> int:
     return 2 * sum(path.stat().st_size for path in function.rglob("*.py"))
 
 
-def size_table(target: Path, facts: Facts, largest: int = 12) -> str:
+def size_table(target: Path, facts: Facts) -> str:
     """The largest top-level entries, the rest, the function, and what is left of the limit, in MiB."""
     entries = {path.name: size_of(path) if path.is_dir() else path.stat().st_size for path in target.iterdir()}
     by_size = sorted(entries.items(), key=lambda item: (-item[1], item[0]))
-    rows = by_size[:largest]
-    if rest := by_size[largest:]:
+    rows = by_size[:LISTED]
+    if rest := by_size[LISTED:]:
         rows.append((f"{len(rest)} more", sum(size for _, size in rest)))
     rows += [("the layer", facts.layer_bytes), ("the function", facts.function_bytes)]
     rows += [("left of Lambda's 250", LIMIT_BYTES - facts.layer_bytes - facts.function_bytes)]

@@ -18,6 +18,7 @@ from typing import Any
 RUNTIME_VERSION = f"python:{sys.version_info[0]}.{sys.version_info[1]}.local"  # environments run this Python
 RUNTIME_ARN_SUFFIX = "0" * 64  # no such runtime at AWS: a reader can tell a local line from a real one
 LOG_TAIL_BYTES = 4096  # what Invoke with LogType=Tail returns
+FLUSH_S = 5.0  # how long anyone waits for what is queued; delivering takes milliseconds
 GATHER_S = 0.01  # how long the writer lets events gather: waking it for each takes the GIL from the calls
 
 
@@ -326,18 +327,18 @@ class LogWriter:
     def put(self, event: LogEvent) -> None:
         self._queue.put(event)
 
-    def flush(self, timeout_s: float = 5.0) -> None:
-        """Return once everything put before has been delivered, or after `timeout_s`."""
+    def flush(self) -> None:
+        """Return once everything put before has been delivered, or after FLUSH_S."""
         reached = threading.Event()
         self._queue.put(reached)
         self._hurry.set()
-        reached.wait(timeout_s)
+        reached.wait(FLUSH_S)
 
     def close(self) -> None:
         """Deliver what is queued, then end the thread."""
         self._queue.put(None)
         self._hurry.set()
-        self._thread.join(timeout=5.0)
+        self._thread.join(timeout=FLUSH_S)
 
     def _run(self) -> None:
         while True:

@@ -73,15 +73,13 @@ class Pool:
         observe: Callable[[Observed], None] = lambda _: None,
         *,
         scale_out_per_10_s: float = SCALE_OUT_PER_10_S,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.most = most
         self.reserved: int | None = None
         self._versions = {stack.version: stack}
         self._site = site
         self._observe = observe
-        self._clock = clock
-        self._scale_out = TokenBucket(scale_out_per_10_s / 10, scale_out_per_10_s, clock)
+        self._scale_out = TokenBucket(scale_out_per_10_s / 10, scale_out_per_10_s, time.monotonic)
         self._rate: TokenBucket | None = None
         self._idle: dict[Lane, list[Environment]] = {}  # most recently used last
         self._all: set[Environment] = set()
@@ -288,7 +286,7 @@ class Pool:
         """Set the function's reserved concurrency; None leaves it none of its own."""
         self.reserved = concurrency
         rate = RATE_PER_CONCURRENCY * (concurrency or 0)
-        self._rate = TokenBucket(rate, rate, self._clock) if rate else None
+        self._rate = TokenBucket(rate, rate, time.monotonic) if rate else None
 
     def provision(self, version: str, wanted: int) -> None:
         """Keep `wanted` environments of a version ready; what is more than that ends."""
