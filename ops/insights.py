@@ -22,12 +22,14 @@ from ops.invocations import FAILURES, Problem, fold
 from ops.logs import LogEvent, Pace
 from ops.percentiles import samples_needed
 from ops.summary import (
+    PREPARED,
     QUANTILES,
     TOP_CALLERS,
     CallerRow,
     ColdRow,
     Concurrency,
     Distribution,
+    InitType,
     Memory,
     Quantile,
     Request,
@@ -47,7 +49,6 @@ ROWS: Final = "insights.jsonl"
 MOST_ROWS: Final = 10_000
 """What one query returns at the most (CloudWatch Logs quotas)."""
 DOLLARS_PER_GB: Final = 0.005
-_LEFT_OUT: Final = "the lower price of time on provisioned environments, which a query does not tell apart"
 _POLL_S = 1.0
 _MOST_POLLS = 3600  # a query is ended by AWS after 60 minutes
 _ATTEMPTS = 6
@@ -64,7 +65,10 @@ _REPORTS = """
     coalesce(@maxMemoryUsed / 1000000, record.metrics.maxMemoryUsedMB) as used,
     coalesce(@initDuration, record.metrics.initDurationMs) as init,
     coalesce(restoreText * 1, record.metrics.restoreDurationMs) as restore
-| fields coalesce(init * 0 + 1, restore * 0 + 1, 0) as cold,
+| fields least(1, floor(toMillis(@timestamp) / 1754006400000)) as initIsBilled,
+    least(1, billed) * greatest(0, 1 - abs(billed - ceil(duration))) * coalesce(least(1, floor(init)), 0) as initIsFree
+| fields initIsBilled * initIsFree as kept
+| fields coalesce(init * 0 + 1, restore * 0 + 1, 0) * (1 - kept) as cold,
     duration + coalesce(init, 0) + coalesce(restore, 0) as occupied,
     coalesce(init * 0 + 1, 0) * greatest(billed - ceil(duration), 0) as billedInit,
     coalesce(init * 0 + strlen(record.tenantId) * 0 + 1, 0) as tenant
@@ -88,10 +92,14 @@ QUERIES: Final[Mapping[str, str]] = {
     f"    {_distribution('restore', 'restore')}",
     "by-cold": _REPORTS + f"| stats {_distribution('duration', 'duration')},\n"
     f"    {_distribution('occupied', 'occupied')} by cold",
-    "by-version": _REPORTS + "| stats count(*) as n, sum(cold) as cold, count(restore) as restored by version, size",
-    "by-size": _REPORTS + "| stats count(used) as n, max(used) as most, pct(used, 95) as p95, sum(billed) as billed,\n"
-    "    sum(billedInit) as billedInit, count(restore) as restored, sum(tenant) as tenants,\n"
-    "    count(record.tenantId) as ofTenants by size",
+    # An environment is told as provisioned by its first invocation, so that its others are found by its stream.
+    "by-environment": _REPORTS
+    + """| stats count(*) as calls, sum(cold) as colds, count(restore) as restores,
+    sum(billed) as ms, sum(billedInit) as initMs, sum(tenant) as made, count(record.tenantId) as told,
+    max(kept) as provisioned by version, size, @logStream
+| stats sum(calls) as n, sum(colds) as cold, sum(restores) as restored, sum(ms) as billed,
+    sum(initMs) as billedInit, sum(made) as tenants, sum(told) as ofTenants by version, size, provisioned""",
+    "by-size": _REPORTS + "| stats count(used) as n, max(used) as most, pct(used, 95) as p95 by size",
     "signs": """
 | fields coalesce(@maxMemoryUsed / @memorySize, record.metrics.maxMemoryUsedMB / record.metrics.memorySizeMB, 0) as full
 | filter full >= 0.97 or @message like /Task timed out after|Runtime exited|^\\[(ERROR|CRITICAL)\\]/
@@ -210,8 +218,9 @@ def summarise(answers: Mapping[str, Answer], asked: Request, bill: pricing.Bill 
     failed = Counter(p.kind for p in problems)
     by_size = answers["by-size"].rows
     memory = sorted((m for row in by_size if (m := _memory(row))), key=lambda m: m.size_mb)
-    tells_tenants = any(_count(row, "ofTenants") for row in by_size)
-    used = [_used(row) for row in by_size]
+    by_environment = answers["by-environment"].rows
+    tells_tenants = any(_count(row, "ofTenants") for row in by_environment)
+    used = [_used(row) for row in by_environment]
     cost = cost_of(used, n, _count(events, "bytes"), asked, bill, tells_tenants=tells_tenants)
     return Summary(
         source=asked.source,
@@ -222,7 +231,7 @@ def summarise(answers: Mapping[str, Answer], asked: Request, bill: pricing.Bill 
         unfinished=max(0, _count(_only(answers["starts"]), "n") - n),
         failed_inits=failed["init"],
         cold=rate(cold_n, n),
-        cold_by=_cold_rows(answers["by-version"].rows),
+        cold_by=_cold_rows(by_environment),
         duration_ms={
             "all": _told(every, "duration"),
             "warm": _told(warm, "duration"),
@@ -235,7 +244,7 @@ def summarise(answers: Mapping[str, Answer], asked: Request, bill: pricing.Bill 
         concurrency=Concurrency(peak=None, environments=_count(events, "streams")),
         calls=_calls(answers),
         blocked_operations=_violations(answers["violations"].rows),
-        cost=cost.model_copy(update={"left_out": [*cost.left_out, _LEFT_OUT]}),
+        cost=cost,
         lines={"Report": n, "all": _count(events, "n")},
         notes=[*scarce_notes(memory), *_notes(answers, failed["timeout"])],
     )
@@ -303,14 +312,23 @@ def _cold_rows(rows: Iterable[Row]) -> list[ColdRow]:
         ColdRow(
             version=row.get("version") or "?",
             memory_mb=_number(row, "size"),
-            init_type="snap-start" if _count(row, "restored") else "on-demand",
+            init_type=_init_type(row),
             cold=_count(row, "cold"),
             invocations=_count(row, "n"),
             share=_count(row, "cold") / _count(row, "n"),
         )
         for row in rows
     ]
-    return sorted(made, key=lambda row: (row.version, row.memory_mb is None, row.memory_mb or 0.0))
+    return sorted(
+        made,
+        key=lambda row: (row.version, row.memory_mb is None, row.memory_mb or 0.0, row.init_type == PREPARED),
+    )
+
+
+def _init_type(row: Row) -> InitType:
+    if _count(row, "provisioned"):
+        return PREPARED
+    return "snap-start" if _count(row, "restored") else "on-demand"
 
 
 def _memory(row: Row) -> Memory | None:
@@ -328,6 +346,7 @@ def _used(row: Row) -> pricing.Used:
         billed_init_s=(_number(row, "billedInit") or 0.0) / 1000,
         restored=_count(row, "restored"),
         tenants=_count(row, "tenants"),
+        on_provisioned=_count(row, "provisioned") == 1,
     )
 
 
@@ -379,7 +398,7 @@ def _notes(answers: Mapping[str, Answer], timeouts: int) -> list[str]:
     scanned_gb = sum(answer.scanned_bytes for answer in answers.values()) / 1e9
     notes = [
         "Made by Logs Insights: percentiles without intervals, no peak concurrency, three blocked operations a call.",
-        "Provisioned environments are not told apart: INIT counts as a cold start, time has the price on demand.",
+        "Provisioned environments are those whose INIT was not billed; one without its first call in the range is not.",
         f"Insights read {scanned_gb:.3f} GB for it, ${scanned_gb * DOLLARS_PER_GB:.4f}.",
     ]
     cut_off = "Cut off by the timeout, so that the upper percentiles of duration are lower bounds"

@@ -21,7 +21,7 @@ QUANTILES = (0.5, 0.95, 0.99)
 # Less than this share of the memory left at the peak is worth a warning: one larger input away from being killed.
 SCARCE_HEADROOM = 0.10
 TOP_CALLERS = 20
-_PREPARED: Final = "provisioned-concurrency"
+PREPARED: Final = "provisioned-concurrency"
 
 
 type InitType = Literal["on-demand", "snap-start", "provisioned-concurrency"]
@@ -269,7 +269,7 @@ def _cold_rows(inv: Invocations) -> list[ColdRow]:
             unprepared: InitType = "snap-start" if restored[here].any() else "on-demand"
             rows += [
                 _cold_row(version, size, init_type, inv.is_cold[those])
-                for init_type, those in ((unprepared, here & ~provisioned), (_PREPARED, here & provisioned))
+                for init_type, those in ((unprepared, here & ~provisioned), (PREPARED, here & provisioned))
                 if those.any()
             ]
     return rows
