@@ -37,7 +37,8 @@ EPILOG = """examples:
 What is judged is $LATEST, published, or the version that --candidate names. Put new code there without a deploy, which
 would move the alias by itself: aws lambda update-function-code. The alias must be the one that the API calls; this
 project's template calls `live`. It needs lambda:GetFunctionConfiguration, PublishVersion, InvokeFunction, GetAlias and
-UpdateAlias. With two URLs nothing is moved: two deployments are judged, and what follows is the caller's.
+UpdateAlias. A version that was refused stays, to be looked at; with SnapStart it costs until it is deleted. With two
+URLs nothing is moved: two deployments are judged, and what follows is the caller's.
 
 exit codes: 0 promoted (of two URLs: passed), 1 a gate failed or the promotion was rolled back, 2 usage or
             configuration, 3 unreachable or refused, 4 inconclusive (also: nothing new to judge), 130 interrupted.
