@@ -398,7 +398,7 @@ def _notes(answers: Mapping[str, Answer], timeouts: int) -> list[str]:
     scanned_gb = sum(answer.scanned_bytes for answer in answers.values()) / 1e9
     notes = [
         "Made by Logs Insights: percentiles without intervals, no peak concurrency, three blocked operations a call.",
-        "A provisioned environment is told by its INIT, which was not billed: one first called before the range is not.",
+        "A provisioned environment is told by its INIT, which is not billed: one first called before the range is not.",
         f"Insights read {scanned_gb:.3f} GB for it, ${scanned_gb * DOLLARS_PER_GB:.4f}.",
     ]
     cut_off = "Cut off by the timeout, so that the upper percentiles of duration are lower bounds"
