@@ -41,7 +41,7 @@ INSTALL_PATIENCE_S = 60.0
 
 
 @dataclass(slots=True)
-class Judged:
+class Trial:
     """What one program did: filled step by step, so that a call that dies leaves what was known before it."""
 
     program: Program
@@ -107,37 +107,37 @@ def test_program(
         pytest.skip(f"profile {client.target.profile.name} does not claim {program.claim}")
     if not program.safe and not pytestconfig.getoption("--full"):
         pytest.skip("could make the endpoint slow or ill; run with --full")
-    judged = Judged(program)
+    trial = Trial(program)
     try:
-        judged.verdict, judged.evidence = _run(judged, client, discovery, time_limit_s)
+        trial.verdict, trial.evidence = _run(trial, client, discovery, time_limit_s)
     except Malformed as fault:
         # An answer that cannot be read any more is the code's doing, and for a forgery the very effect it is after.
-        judged.verdict = "LEAKED" if program.judge == "answer" else "CRASHED"
-        judged.evidence = f"the answer is malformed: {fault.message}"
+        trial.verdict = "LEAKED" if program.judge == "answer" else "CRASHED"
+        trial.evidence = f"the answer is malformed: {fault.message}"
     except WireError as error:
-        judged.verdict, judged.evidence, judged.lost = "CRASHED", str(error), True
+        trial.verdict, trial.evidence, trial.lost = "CRASHED", str(error), True
     if program.kind != "benign":
-        _look_after(judged, client, discovery)
-    request.node.stash[VERDICT] = judged.record()
-    if judged.verdict == "UNSUPPORTED":
-        pytest.skip(judged.evidence)
-    if judged.verdict in ("LEAKED", "CRASHED", "LATE", "REFUSED"):
+        _look_after(trial, client, discovery)
+    request.node.stash[VERDICT] = trial.record()
+    if trial.verdict == "UNSUPPORTED":
+        pytest.skip(trial.evidence)
+    if trial.verdict in ("LEAKED", "CRASHED", "LATE", "REFUSED"):
         raise NonConformance(
-            f"{judged.verdict}: {judged.evidence}",
+            f"{trial.verdict}: {trial.evidence}",
             expected=f"{program.why} {program.cwe}".strip(),
             got=program.program[:600],
         )
 
 
-def _run(judged: Judged, client: Client, discovery: Discovery, limit_s: float | None) -> tuple[Verdict, str]:
-    program, era, marker = judged.program, discovery.call_era, new_marker()
+def _run(trial: Trial, client: Client, discovery: Discovery, limit_s: float | None) -> tuple[Verdict, str]:
+    program, era, marker = trial.program, discovery.call_era, new_marker()
 
     def call(code: str, *, patience_s: float | None = None) -> Outcome:
         outcome = execute(client, era, code, timeout_s=patience_s, requirements=program.requirements)
-        judged.elapsed_ms = outcome.reply.answer.elapsed_ms
-        judged.lost = judged.lost or outcome.reply.answer.status >= 500
+        trial.elapsed_ms = outcome.reply.answer.elapsed_ms
+        trial.lost = trial.lost or outcome.reply.answer.status >= 500
         if is_refusal(outcome):
-            judged.explains = explains(code, outcome)
+            trial.explains = explains(code, outcome)
         return outcome
 
     if program.requirements is not None:
@@ -189,14 +189,14 @@ def _two_calls(program: Program, client: Client, discovery: Discovery, marker: M
     return "UNSUPPORTED", f"no environment served both calls in {SAME_ENVIRONMENT_ROUNDS} rounds"
 
 
-def _look_after(judged: Judged, client: Client, discovery: Discovery) -> None:
+def _look_after(trial: Trial, client: Client, discovery: Discovery) -> None:
     """Asks for 6 * 7 after a hostile program: an endpoint that cannot print it has been made ill."""
-    told = f"{judged.verdict} ({judged.evidence}), and then the endpoint"
+    told = f"{trial.verdict} ({trial.evidence}), and then the endpoint"
     try:
         after = execute(client, discovery.call_era, "print(6 * 7)")
     except (WireError, Malformed) as error:
-        judged.verdict, judged.evidence, judged.lost = "CRASHED", f"{told} gave no answer: {error}", True
+        trial.verdict, trial.evidence, trial.lost = "CRASHED", f"{told} gave no answer: {error}", True
         return
-    judged.cold_after = after.reply.answer.header("x-lambda-invocation") == "1"
+    trial.cold_after = after.reply.answer.header("x-lambda-invocation") == "1"
     if not ANSWER.search(after.text):
-        judged.verdict, judged.evidence = "CRASHED", f"{told} did not compute 6 * 7"
+        trial.verdict, trial.evidence = "CRASHED", f"{told} did not compute 6 * 7"
