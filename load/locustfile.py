@@ -506,7 +506,7 @@ def _plan_of_the_form(environment: Environment) -> str:
     except REFUSED as error:
         print(f"load: {error}", file=sys.stderr)
     assert environment.runner is not None
-    gevent.spawn(environment.runner.stop)
+    gevent.spawn_later(1.0, environment.runner.stop)  # Locust stops no run that it has not started yet
     return ""
 
 

@@ -379,7 +379,8 @@ def test_the_web_ui_starts_a_profile_and_keeps_its_page(
 
     def is_up() -> bool:
         try:
-            return len(json.loads(ask("/stats/requests")).get("workers", "1")) == workers
+            found = json.loads(ask("/stats/requests")).get("workers", [{"state": "ready"}])
+            return [one["state"] for one in found] == ["ready"] * workers
         except OSError:
             return False
 
@@ -388,8 +389,13 @@ def test_the_web_ui_starts_a_profile_and_keeps_its_page(
         assert json.loads(ask("/swarm", users))["success"]
         _wait_for(lambda: json.loads(ask("/stats/requests"))["state"] == "stopped")
         _wait_for(lambda: counted() == 20)  # workers tell Locust's statistics every three seconds
-        assert json.loads(ask("/swarm", users + b"&rate=10&duration=2"))["success"], "fields of the form"
+        _wait_for(is_up)  # Locust starts nothing with workers that are still stopping
         again = tmp_path / "out-2"
+        if workers == 1:
+            assert json.loads(ask("/swarm", users + b"&rate=nan"))["success"], "Locust says so; nothing is run"
+            _wait_for(lambda: bool(ask("/swarm", users + b"&rate=10&duration=2")) and again.exists())
+        else:
+            assert json.loads(ask("/swarm", users + b"&rate=10&duration=2"))["success"]
         _wait_for(lambda: (again / "run.json").exists() and read_runs(again)[0].ended == "complete")
         _wait_for(lambda: json.loads(ask("/stats/requests"))["state"] == "stopped")
         assert is_up()
@@ -397,6 +403,7 @@ def test_the_web_ui_starts_a_profile_and_keeps_its_page(
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
+    assert ("a rate of nan cannot be sent" in said) == (workers == 1)
     for directory, rate_per_s in ((out, 20), (again, 10)):
         assert [row.index for row in read_rows(directory)] == list(range(20)), "the rows of two runs are no run"
         assert read_runs(directory)[0].plan["stages"][0]["rate_per_s"] == rate_per_s
