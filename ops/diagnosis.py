@@ -17,6 +17,7 @@ GATEWAY_LIMIT_S: Final = 29.0
 # What the interpreter needs after its own limit to kill, sweep and answer.
 FLUSH_S: Final = 2.0
 _ALWAYS_ON = ("process", "rlimits", "sweep", "wipe", "credentials", "audit-hook")
+_RELEASED = {"CodeSha256": "code", "MemorySize": "memory", "Timeout": "timeout", "Environment": "environment"}
 _LAYER_ARN = re.compile(r"arn:aws[\w-]*:lambda:[\w-]+:\d{12}:layer:[\w-]+:\d+")
 _HARMLESS_ACTIONS = ("logs:", "xray:", "ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces",
                      "ec2:DeleteNetworkInterface")  # fmt: skip
@@ -180,7 +181,8 @@ def function_state(f: Facts) -> Iterator[Finding]:
     else:
         state, update = f.function.value.get("State", "Active"), f.function.value.get("LastUpdateStatus", "Successful")
         if state in {"Active", "Inactive"} and update != "Failed":
-            yield Finding("function", "ok", f"{_name(f)} is {state.lower()}, last update {update.lower()}.")
+            says = f"{_name(f)} is {state.lower()}, last update {update.lower()}"
+            yield Finding("function", "ok", f"{says}{_unreleased(f)}.")
         else:
             reason = (
                 f.function.value.get("StateReason")
@@ -193,6 +195,14 @@ def function_state(f: Facts) -> Iterator[Finding]:
                 f"{_name(f)} is {state}, last update {update}: {reason.rstrip('.')}.",
                 "`python -m ops logs errors` tells more; mend it and deploy again: `make apigw`",
             )
+
+
+def _unreleased(f: Facts) -> str:
+    """What was changed in $LATEST alone: somebody who did it waits for an effect that does not come."""
+    served, latest = ((asked.value if asked else None) or {} for asked in (f.function, f.latest))
+    names = [name for member, name in _RELEASED.items() if latest and served.get(member) != latest.get(member)]
+    release = f"`make gate FUNCTION={f.function_name}`"
+    return f"; $LATEST has another {', '.join(names)}, which a release brings: {release}" if names else ""
 
 
 def layer_arns(f: Facts) -> Iterator[Finding]:

@@ -68,6 +68,7 @@ class Facts:
     function_name: str | None = None
     qualifier: str | None = None
     function: Asked | None = None
+    latest: Asked | None = None
     concurrency: Asked | None = None
     policy: Asked | None = None
     layers: Mapping[str, Asked] = field(default_factory=dict)
@@ -147,6 +148,8 @@ def ask_aws(account: Account, function_name: str, start_ms: int, end_ms: int, pa
     facts: dict[str, Any] = {"function_name": name, "qualifier": version.get("Qualifier"), "function": function}
     if function.value is None:
         return facts
+    if version:
+        facts["latest"] = _ask(lambda: client.get_function_configuration(FunctionName=name))
     facts["concurrency"] = _ask(lambda: client.get_function_concurrency(FunctionName=name))
     facts["policy"] = _ask(lambda: client.get_policy(FunctionName=name, **version))
     arns = [layer["Arn"] for layer in function.value.get("Layers", [])]

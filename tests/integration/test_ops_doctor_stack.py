@@ -256,6 +256,19 @@ def test_a_timeout_below_the_interpreters_own_is_named(stack, client, doctor):
         assert doctor() == (1, {"timeout-function"})
 
 
+def test_what_was_changed_in_latest_alone_is_told_and_nothing_is_wrong(stack, client, tmp_path):
+    api, name = client("lambda"), stack["function_name"]
+    before = api.get_function_configuration(FunctionName=name)["MemorySize"]
+    api.update_function_configuration(FunctionName=name, MemorySize=before + 64)
+    wait(api, "function_updated_v2", FunctionName=name)
+    try:
+        assert examine(stack, tmp_path) == (0, {})
+        assert "$LATEST has another memory" in (tmp_path / "findings.jsonl").read_text()
+    finally:
+        api.update_function_configuration(FunctionName=name, MemorySize=before)
+        wait(api, "function_updated_v2", FunctionName=name)
+
+
 def test_too_little_time_and_memory_are_named(tmp_path):
     """The interpreter ends what would outlast the function, so the line of one that was cut off is written here."""
     with running("--timeout", "20", "--memory", "256") as stack:

@@ -162,6 +162,17 @@ def test_one_thing_broken_is_one_thing_named(broken, finding, code, mend):
     assert doctor.exit_code(findings) == code
 
 
+def test_what_waits_in_latest_is_told_beside_what_serves():
+    told = replace(WELL, qualifier="live", latest=Asked(CONFIG | {"Timeout": 30, "CodeSha256": "x"}))
+    (says,) = (f.says for f in diagnosis.diagnose(told) if f.id == "function")
+    assert says == (
+        "code-interpreter:live is active, last update successful; "
+        "$LATEST has another code, timeout, which a release brings: `make gate FUNCTION=code-interpreter`."
+    )
+    (same,) = (f.says for f in diagnosis.diagnose(replace(told, latest=Asked(CONFIG))) if f.id == "function")
+    assert same == "code-interpreter:live is active, last update successful."
+
+
 def test_a_function_that_the_gateway_may_not_invoke():
     facts = replace(WELL, policy=Asked(missing=True), **refusing(500))
     assert {f.id for f in diagnosis.diagnose(facts) if f.level == "wrong"} == {"function-fails", "permission"}
