@@ -28,6 +28,7 @@ METRICS = (
 )
 log = logging.getLogger("interpreter.calls")
 log.setLevel(logging.INFO)
+logging.logAsyncioTasks = False  # Lambda's JSON writes every attribute, and the name of the SDK's task tells nothing
 
 
 def record_execution(request: Request, code: str, requirements: Sequence[str], execution: Execution) -> None:

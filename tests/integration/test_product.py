@@ -149,6 +149,7 @@ def test_a_call_leaves_a_record_without_its_code(product: LocalStack) -> None:
     assert (record["tool"], record["outcome"], record["error_type"]) == ("execute_python", "error", "security")
     assert record["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "CodeInterpreter"
     assert record["requestId"]
+    assert "taskName" not in record, "the name of a task of the SDK's"
     assert not any(secret in json.dumps(line) for line in lines)
 
 
