@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from load.settings import is_loopback
+from load.settings import SettingsError, is_loopback
 
 
 class AwsRefused(Exception):
@@ -17,7 +17,7 @@ class AwsRefused(Exception):
 
 
 def client(service: str, connections: int = 10, read_timeout_s: float = 60.0) -> Any:
-    """A client of a service; AWS_ENDPOINT_URL leads to the local stack. Raises AwsRefused."""
+    """A client of a service; AWS_ENDPOINT_URL leads to the local stack. Raises AwsRefused or SettingsError."""
     import boto3  # half a second that only these commands need
     from botocore.config import Config
 
@@ -34,11 +34,13 @@ def client(service: str, connections: int = 10, read_timeout_s: float = 60.0) ->
 
 @contextmanager
 def told(doing: str) -> Iterator[None]:
-    """Turns what boto3 raises into AwsRefused; `doing` says what was tried."""
-    from botocore.exceptions import BotoCoreError, ClientError, WaiterError
+    """Turns what boto3 raises into AwsRefused, and a missing region into SettingsError; `doing` says what was tried."""
+    from botocore.exceptions import BotoCoreError, ClientError, NoRegionError, WaiterError
 
     try:
         yield
+    except NoRegionError as error:
+        raise SettingsError("no AWS region; set AWS_REGION, or AWS_ENDPOINT_URL for the local stack") from error
     except ClientError as error:
         said = error.response.get("Error", {})
         raise AwsRefused(f"{doing}: AWS says {said.get('Code')}: {said.get('Message')}") from error

@@ -71,6 +71,17 @@ def test_a_directory_that_cannot_be_written_or_is_taken(taken: str, says: str, t
         unused(tmp_path / "out")
 
 
+def test_no_region_is_a_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    assert run(["mix", "/aws/lambda/f"]) == 2
+    assert "set AWS_REGION" in capsys.readouterr().err
+
+
 def test_help_shows_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     said = capsys.readouterr().out
