@@ -12,10 +12,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from local_stack import LocalStack
 
 from check import __main__ as main
 from check.steps import GRAVITY, Step, gravest
@@ -73,6 +74,32 @@ def test_a_dead_endpoint_is_3_and_not_1(tmp_path: Path) -> None:
     assert (validated(told), told["exit_code"], "cannot be reached" in told["problem"]) == ("check/1", 3, True)
     assert told == json.loads((tmp_path / "verdict.json").read_text())
     assert (tmp_path / "index.html").exists()
+
+
+def test_a_deployed_endpoint_goes_through_the_same_steps(
+    product: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The steps' commands are only written down here; the main job above runs them."""
+    ran: list[list[str]] = []
+
+    def run_step(name: str, arguments: list[str], directory: Path, environment: Mapping[str, str]) -> Step:
+        ran.append(arguments)
+        return Step(name, " ".join(arguments), 0, 1.0, directory)
+
+    url = product.ready["endpoint"]
+    monkeypatch.setattr(main, "run_step", run_step)
+    monkeypatch.setenv("P_FN_NAME", "")
+    for function, last in (("", ["load", "run", "smoke", url, "--yes"]), ("f", ["ops", "report", "--since", "1h"])):
+        monkeypatch.setenv("P_FN_NAME", function)
+        assert main.run([url, "--out", str(tmp_path), "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["endpoint"], told["rows"][-1]["name"], told["rows"][-1]["standing"]) == (
+            url,
+            "confinement",
+            "pass",
+        )
+        assert ran[-1] == last
+    assert [arguments[0] for arguments in ran] == ["load", "conformance", "load", "load", "conformance", "load", "ops"]
 
 
 @pytest.mark.parametrize("bad", ["not-a-url", "ftp://127.0.0.1/", "http://", ""])

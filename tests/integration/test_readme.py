@@ -40,6 +40,10 @@ STACK = By("tests/integration/test_local_command.py::test_the_ready_line", "loca
 ELSEWHERE = {
     "make check": MAIN_JOB,
     "python -m check": MAIN_JOB,
+    "make check ENDPOINT": By(
+        "tests/integration/test_check.py::test_a_deployed_endpoint_goes_through_the_same_steps",
+        'url = product.ready["endpoint"]',
+    ),
     "make conformance ENDPOINT": MAIN_JOB,
     "make load ENDPOINT PROFILE=smoke": MAIN_JOB,
     "make serve": STACK,
