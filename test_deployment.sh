@@ -32,6 +32,7 @@ endpoint=${base%/lambda/mcp}/lambda/mcp/
 cd "$(dirname "$0")"
 make -s setup || exit 2
 echo "Testing deployment at $endpoint"
+echo "  get_environment_info; 2 + 3 printing 计算结果: 5; list_preinstalled_packages with numpy, pandas, matplotlib"
 code=0
 .venv/bin/python -m conformance "$endpoint" --smoke "$@" || code=$?
 case $code in
