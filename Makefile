@@ -10,6 +10,7 @@ PY := .venv/bin/python
 ENDPOINT ?=
 PROFILE ?= smoke
 N ?= 4
+PORT ?= 8000
 
 .PHONY: help
 help: ## this list
@@ -46,10 +47,11 @@ lint: .venv/.ready ## ruff and mypy --strict
 	cd function && MYPYPATH=. ../$(PY) -m mypy --config-file ../pyproject.toml .
 	$(PY) -m mypy -p sam -p conformance -p load -p ops -p check -p lambda_code_interpreter
 	$(PY) -m mypy simple_test_client.py
+	MYPYPATH=function $(PY) -m mypy tests/bench/fuzzing tests/bench/__main__.py tests/bench/rows.py
 
 .PHONY: serve
-serve: .venv/.ready ## the local stack in the foreground, with a console at http://127.0.0.1:8000/
-	@$(PY) -m sam.local --port 8000
+serve: .venv/.ready ## the local stack in the foreground, with a console at http://127.0.0.1:8000/ (PORT=N: another)
+	@$(PY) -m sam.local --port $(PORT)
 
 .PHONY: conformance
 conformance: .venv/.ready ## the suite on an endpoint: make conformance ENDPOINT=URL
@@ -61,7 +63,7 @@ smoke: .venv/.ready ## the three checks of the deployment test: make smoke ENDPO
 
 .PHONY: gate
 gate: .venv/.ready ## judge the newest code beside the version that serves, then promote it: make gate FUNCTION=NAME
-	@$(PY) -m check gate --function $(FUNCTION)
+	@$(PY) -m check gate --function "$(FUNCTION)"
 
 .PHONY: load
 load: .venv/.ready ## a load run: make load ENDPOINT=URL PROFILE=smoke

@@ -28,7 +28,8 @@ METRICS = (
 )
 log = logging.getLogger("interpreter.calls")
 log.setLevel(logging.INFO)
-logging.logAsyncioTasks = False  # Lambda's JSON writes every attribute, and the name of the SDK's task tells nothing
+# Lambda's JSON writes every attribute of a record, and the name of the SDK's task tells nothing.
+logging.logAsyncioTasks = False  # type: ignore[attr-defined]
 
 
 def record_execution(request: Request, code: str, requirements: Sequence[str], execution: Execution) -> None:

@@ -480,7 +480,8 @@ def decide(
     open_ones = [one for one in judgements if one.verdict == "inconclusive"]
     if open_ones:
         return "inconclusive", EXIT_INCONCLUSIVE, f"{open_ones[0].threshold}: {open_ones[0].reason}"
-    return "passed", EXIT_PASS, f"all {len(judgements)} thresholds held"
+    held = f"all {len(judgements)} thresholds" if len(judgements) > 1 else "the one threshold"
+    return "passed", EXIT_PASS, f"{held} held"
 
 
 def _unreachable(rows: Sequence[Row]) -> str:

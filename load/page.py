@@ -144,7 +144,7 @@ def _badge(kind: str, text: str) -> str:
 def _fitness(summary: Summary) -> str:
     rows = [
         (
-            escape(check.check),
+            escape(check.check.replace("_", " ")),
             _badge("passed", "fit") if check.fit else _badge("inconclusive", "unfit"),
             "–" if check.observed is None else f"{check.observed:g}",
             "–" if check.limit is None else f"{check.limit:g}",

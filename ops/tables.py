@@ -22,6 +22,7 @@ from ops.reading import printable
 from ops.summary import Distribution, Quantile, Rate, Summary
 from ops.times import show
 
+MOST_BLOCKED = 20
 _FAILURES = {"timeout": "timed out", "oom": "out of memory", "error": "failed"}
 
 
@@ -170,9 +171,12 @@ def _callers(s: Summary) -> Table:
 
 
 def _blocked(s: Summary) -> Table:
-    return Table(
-        "Blocked operations", ("operation", "count"), tuple((k, str(n)) for k, n in s.blocked_operations.items())
-    )
+    """The most frequent ones: an attack, or a test of attacks, leaves hundreds."""
+    by_count = sorted(s.blocked_operations.items(), key=lambda blocked: -blocked[1])
+    rows = tuple((operation, str(n)) for operation, n in by_count[:MOST_BLOCKED])
+    rest = by_count[MOST_BLOCKED:]
+    below = f"{len(rest)} more operations, {sum(n for _, n in rest)} times, are in summary.json." if rest else ""
+    return Table("Blocked operations", ("operation", "count"), rows, below)
 
 
 def _cost(s: Summary) -> Table:

@@ -44,7 +44,10 @@ if python=$(find_python); then
 else
     say "no working Python 3.12 here; asking uv for one"
     bootstrap_uv
-    .tools/uv/bin/uv python install 3.12 >&2
+    .tools/uv/bin/uv python install 3.12 >&2 || {
+        say "no Python 3.12 could be had; install one, or name one in PYTHON, and run make again"
+        exit 2
+    }
     python=$(.tools/uv/bin/uv python find 3.12)
 fi
 

@@ -102,7 +102,10 @@ class Gateway:
                 "sam.local: the function was not called: its policy does not let API Gateway invoke it", file=sys.stderr
             )
             return refusal(500, "Internal server error", "InternalServerErrorException")
-        body = await _body(request)
+        try:
+            body = await _body(request)
+        except ConnectionResetError:
+            return refusal(400, "Bad Request", "BadRequestException")  # to nobody: the client left in mid-body
         if body is None:
             return refusal(413, "Request Too Long", "RequestEntityTooLargeException")
         trace_id = request.headers.get("X-Amzn-Trace-Id") or f"Root=1-{int(time.time()):x}-{secrets.token_hex(12)}"

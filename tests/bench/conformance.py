@@ -203,7 +203,7 @@ def _differing(which: str, runs: list[Ran], *, words: bool) -> Row:
 def main() -> None:
     """Entry point."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    command.add_argument("--runs", type=int, default=10, help="runs of protocol and tools (10); 50 for the claim")
+    command.add_argument("--runs", type=int, default=5, help="runs of protocol and tools (5); 50 for the claim")
     command.add_argument("--resource-runs", type=int, help="only the programs that take too much, so often in a row")
     command.add_argument("--url", help="an endpoint that is up already")
     command.add_argument("--quick", action="store_true", help="three runs")

@@ -128,6 +128,37 @@ def test_a_body_that_makes_too_large_an_event_is_a_413(size: int, status: int):
     assert [len(event["body"]) for event in pool.events] == [size] * (status == 201)
 
 
+def test_a_client_that_leaves_in_mid_body_is_no_error_and_no_call():
+    function = PlayedFunction(answers)
+
+    async def leave() -> web.StreamResponse:
+        answered: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
+        gateway = Gateway(STACK, function, ["key"])  # type: ignore[arg-type]
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            try:
+                answered.set_result(await gateway.handle(request))
+            except BaseException as error:
+                answered.set_exception(error)
+            return await answered
+
+        # Where the server does not cancel the handler, the body's end is what tells.
+        runner = web.ServerRunner(web.Server(handle), handler_cancellation=False)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
+            writer.write(b"POST /dev/lambda/mcp/ HTTP/1.1\r\nHost: x\r\nx-api-key: key\r\nContent-Length: 9\r\n\r\n{")
+            await writer.drain()
+            writer.close()
+            return await answered
+        finally:
+            await runner.cleanup()
+
+    assert asyncio.run(leave()).status == 400
+    assert function.events == []
+
+
 def test_without_the_key_nothing_reaches_the_function():
     pool = PlayedFunction(answers)
     status, body, headers = ask(pool, headers={"x-api-key": "Key"})

@@ -94,6 +94,21 @@ def run_of_a_bad_hour(tmp_path):
     return folder
 
 
+def test_operations_past_the_most_frequent_are_one_sentence(run_of_a_bad_hour):
+    events = run_of_a_bad_hour / "events.jsonl"
+    tried = {"tool": "execute_python", "violations": [f"os.fn{n:02}" for n in range(30)]}
+    often = {"tool": "execute_python", "violations": ["os.fn29"]}
+    last = a_bad_hour()[-1]
+    lines = [event_line(last._replace(id=f"x{n}", message=json.dumps(r))) for n, r in enumerate((tried, often))]
+    events.write_text(events.read_text() + "".join(lines))
+    around = surroundings()
+    assert run(["report", "--from", str(run_of_a_bad_hour)], around) == 0
+    told = around.out.getvalue()
+    assert told.index("os.fn29") < told.index("os.fn00")
+    assert told.count("os.fn") + told.count("os.system") == tables.MOST_BLOCKED
+    assert f"{31 - tables.MOST_BLOCKED} more operations, {31 - tables.MOST_BLOCKED} times, are in summary.json." in told
+
+
 def test_the_figures_of_a_bad_hour(run_of_a_bad_hour):
     around = surroundings()
     assert run(["report", "--from", str(run_of_a_bad_hour), "--json"], around) == 0
