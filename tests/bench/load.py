@@ -559,8 +559,8 @@ def real_verdicts(scratch: Path) -> Iterator[Row]:
         try:
             url = json.loads(stack.stdout.readline())["endpoint"]
             with delayed(url, 0.0) as base:
-                # A/A is one endpoint twice. Two proxies that do the same may differ by 5 % of 13 ms as long as they run;
-                # it was so in 8 rounds of 8, and rightly called faster.
+                # A/A is one endpoint twice. Two proxies that do the same may differ by 5 % of 13 ms all the time: so it
+                # was in 8 rounds of 8, and rightly called faster.
                 yield real_verdict(scratch / "ab0.0", base, base, 0.0, ("same", "inconclusive"))
                 with delayed(url, 0.1) as candidate:
                     yield real_verdict(scratch / "ab0.1", base, candidate, 0.1, ("slower",))
