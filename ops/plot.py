@@ -23,6 +23,7 @@ from ops.times import of_ms
 
 # More points than this make a blot and a slow file: the plot then shows an even sample of the warm successes.
 MAX_POINTS = 20_000
+FEW = 300  # points up to which each is drawn large enough to be found
 _COLOURS = {"warm": "#4878a8", "cold": "#e08214", "timeout": "#b2182b", "oom": "#762a83", "error": "#1a1a1a"}
 _MARKERS = {"warm": ".", "cold": "D", "timeout": "X", "oom": "P", "error": "x"}
 
@@ -58,7 +59,7 @@ def _durations(axes: Axes, inv: Invocations, at: Sample) -> None:
         if len(chosen) > MAX_POINTS:
             chosen = chosen[:: len(chosen) // MAX_POINTS + 1]
             label += f", every {len(np.flatnonzero(here)) // len(chosen)}th shown"
-        size = 12 if kind == "warm" else 34
+        size = 12 if kind == "warm" and len(chosen) > FEW else 34
         axes.scatter(
             at[chosen], inv.occupied_ms[chosen], s=size, c=_COLOURS[kind], marker=_MARKERS[kind], label=label, lw=1
         )
@@ -71,7 +72,8 @@ def _durations(axes: Axes, inv: Invocations, at: Sample) -> None:
 def _memory(axes: Axes, inv: Invocations, at: Sample) -> None:
     step = max(1, len(at) // MAX_POINTS)
     order = np.argsort(at)[::step]
-    axes.plot(at[order], inv.max_memory_used_mb[order], ".", ms=3, color=_COLOURS["warm"], label="max used")
+    size = 3 if len(order) > FEW else 6
+    axes.plot(at[order], inv.max_memory_used_mb[order], ".", ms=size, color=_COLOURS["warm"], label="max used")
     axes.step(at[order], inv.memory_size_mb[order], where="post", color=_COLOURS["timeout"], lw=1, label="size")
     axes.set_ylim(bottom=0)
     axes.set_ylabel("memory, MB")
