@@ -26,7 +26,7 @@ setup: .venv/.ready ## .venv from the pins (every other target calls it)
 pins: .venv/.ready ## compile requirements/*.txt anew from the *.in files
 	.tools/uv/bin/uv pip compile -q --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-header requirements/dev.in -o requirements/dev.txt
 	.tools/uv/bin/uv pip compile -q --universal --python-version 3.9 --generate-hashes --no-emit-index-url --no-header requirements/uv.in -o requirements/uv.txt
-	for tool in sam checkov ministack; do \
+	for tool in sam checkov ministack pyarrow; do \
 	  .tools/uv/bin/uv pip compile -q --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-header requirements/$$tool.in -o requirements/$$tool.txt || exit; \
 	done
 	.tools/uv/bin/uv pip compile -q --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt sam/dependencies/requirements.in -o sam/dependencies/requirements.txt

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes .tools/NAME, the virtual environment of one tool that pins too much to share .venv, from requirements/NAME.txt
 # on first use and when those pins change. Prints nothing when there is nothing to do.
-# Usage: sam/tool.sh sam|checkov|ministack
+# Usage: sam/tool.sh sam|checkov|ministack|pyarrow
 set -eu
 cd "$(dirname "$0")/.."
 unset PYTHONDONTWRITEBYTECODE

@@ -9,7 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
+from ministack_server import made_ready
 from ops_stack import ROOT, call, client_of, environment_of, ops, running
+
+from ops.logs import read_events
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,36 @@ def test_show_finds_the_request_of_a_response(stack, calls):
     assert f"CALL {request_id} execute_python ok" in called
     assert f"REPORT {request_id} success" in ended
     assert made[0][0] not in done.stdout
+
+
+IN_BATCHES = "import ops.parquet; ops.parquet.ROWS_AT_ONCE = 4; from ops.__main__ import main; main()"
+AS_JSON = """
+import json, sys
+from pyarrow import parquet
+table = parquet.read_table(sys.argv[1])
+rows = [{**row, "time": int(row["time"].timestamp() * 1000)} for row in table.to_pylist()]
+print(json.dumps({"types": [str(column.type) for column in table.schema], "rows": rows}, default=str))
+"""
+
+
+def test_pull_as_parquet_keeps_every_event(stack, calls, tmp_path):
+    """With a pyarrow that lies outside .venv: the interpreter's templates, which the stack runs on it, import pandas,
+    and pandas any pyarrow that it finds."""
+    made_ready("pyarrow")
+    libraries = next((ROOT / ".tools" / "pyarrow" / "lib").glob("python3*")) / "site-packages"
+    env = environment_of(stack) | {"PYTHONPATH": str(libraries)}
+    pull = ["logs", "pull", "--output", "parquet", "--out", str(tmp_path), *calls[1]]
+    for command in ([IN_BATCHES, *pull], [AS_JSON, str(tmp_path / "events.parquet")]):
+        done = subprocess.run(
+            [sys.executable, "-c", *command], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    read = json.loads(done.stdout)
+    events = list(read_events(tmp_path / "events.jsonl"))
+    assert len(events) > 8
+    assert read["types"][0] == "timestamp[ms, tz=UTC]"
+    kept = [(row["time"], row["group"], row["stream"], row["id"], row["message"]) for row in read["rows"]]
+    assert kept == [(one.timestamp_ms, one.group, one.stream, one.id, one.message) for one in events]
 
 
 def test_a_range_before_the_first_call_is_inconclusive(stack, calls, tmp_path):

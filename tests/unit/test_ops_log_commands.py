@@ -422,20 +422,6 @@ def test_parquet_without_pyarrow_is_one_sentence_before_anything_is_pulled(aws, 
     assert "Parquet takes pyarrow, which is not installed: pip install pyarrow" in err
 
 
-def test_pull_as_parquet_keeps_every_event(aws, tmp_path, monkeypatch):
-    """Where there is a pyarrow; the project's own venv must have none."""
-    arrow = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("ops.parquet.ROWS_AT_ONCE", 3)
-    assert ops(aws, "pull", "--output", "parquet", "--out", str(tmp_path))[0] == 0
-    table = arrow.read_table(tmp_path / "events.parquet")
-    events = list(read_events(tmp_path / "events.jsonl"))
-    assert len(events) == len(TWO_REQUESTS) > 3
-    assert table.column_names == ["time", "ingestion_time", "group", "stream", "id", "message"]
-    assert [row["message"] for row in table.to_pylist()] == [event.message for event in events]
-    assert [int(row["time"].timestamp() * 1000) for row in table.to_pylist()] == [e.timestamp_ms for e in events]
-    assert {(row["group"], row["stream"]) for row in table.to_pylist()} == {(GROUP, STREAM)}
-
-
 def test_tail_prints_in_the_users_zone(aws):
     around = Surroundings(lambda: aws, ZoneInfo("Asia/Tokyo"), out=io.StringIO(), err=io.StringIO())
     assert run(["logs", "tail"], around) == 0
