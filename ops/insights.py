@@ -52,6 +52,7 @@ DOLLARS_PER_GB: Final = 0.005
 _POLL_S = 1.0
 _MOST_POLLS = 3600  # a query is ended by AWS after 60 minutes
 _ATTEMPTS = 6
+_REPORTED_WITHIN_MS = 100  # a REPORT is stamped when it is written, which on a busy machine is after the end
 
 type Row = Mapping[str, str]
 
@@ -274,7 +275,7 @@ def _failed_around(event: LogEvent, later: Iterable[LogEvent]) -> str | None:
     """The request id of the next REPORT, if it says that it failed and that it began before `event`."""
     for other in later:
         if isinstance(report := records.parse(other.message), records.Report):
-            began_ms = other.timestamp_ms - report.duration_ms - (report.init_ms or 0.0) - 1
+            began_ms = other.timestamp_ms - report.duration_ms - (report.init_ms or 0.0) - _REPORTED_WITHIN_MS
             failed = report.status not in {None, "success"}
             return report.request_id if failed and event.timestamp_ms >= began_ms else None
     return None

@@ -147,6 +147,23 @@ def test_percentiles_lie_within_the_pulled_reports_interval(part):
             assert theirs["low"] <= mine["value"] <= (theirs["high"] or math.inf)
 
 
+@pytest.mark.parametrize(
+    ("early_ms", "problems"),
+    [
+        pytest.param(10, 1, id="in-the-invocation"),
+        pytest.param(60, 1, id="and-its-report-written-late"),
+        pytest.param(500, 2, id="in-one-before"),
+    ],
+)
+def test_an_exceptions_line_is_of_the_invocation_that_it_was_written_in(early_ms, problems):
+    """A line without an id, so long before the REPORT of an invocation of 20 ms that failed."""
+    line = "[ERROR] ValueError: boom"
+    report = "REPORT RequestId: r\tDuration: 20.00 ms\tBilled Duration: 20 ms\tMemory Size: 256 MB\t"
+    report += "Max Memory Used: 90 MB\tStatus: error\tError Type: ValueError"
+    rows = [{"at": str(at), "stream": "s", "message": text} for at, text in ((9000 - early_ms, line), (9000, report))]
+    assert len({problem.request_id for problem in insights.problems_of(rows)}) == problems
+
+
 def test_milliseconds_at_the_edges_of_the_range_are_kept():
     line = (
         "REPORT RequestId: r{}\tDuration: 1.00 ms\tBilled Duration: 1 ms\tMemory Size: 512 MB\tMax Memory Used: 90 MB\t"
