@@ -74,6 +74,9 @@ ELSEWHERE = {
         "tests/integration/test_ops_local_stack.py::test_a_line_is_told_by_live_tail_and_ctrl_c_is_130", '"--live"'
     ),
     "python -m load compare A B": By("tests/integration/test_load_runs.py::test_two_endpoints_in_turns", '"compare"'),
+    "python -m load report DIR": By(
+        "tests/integration/test_load_runs.py::test_a_lost_worker_is_inconclusive", '"report"'
+    ),
     "make tune": By("tests/integration/test_ops_known_optima.py::test_the_known_optimum_is_found", '"memory"'),
     "make layer": By(DEPLOY, '"layer"'),
     "make apigw": By(DEPLOY, '"apigw.deploy"'),
