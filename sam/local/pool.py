@@ -343,6 +343,8 @@ class Pool:
                 await waiting
         while self._running or self._ending:
             await asyncio.gather(*self._running, *self._ending, return_exceptions=True)
+            # Tasks leave the sets by their callbacks, and a gather of what is done already lets none of them run.
+            await asyncio.sleep(0)
 
     def _waiting(self) -> Iterator["asyncio.Task[Environment] | asyncio.Task[None]"]:
         yield from self._spares.values()
