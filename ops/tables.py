@@ -192,8 +192,9 @@ def _cost(s: Summary) -> Table:
         ("tenants' environments", c.tenants, "each when it is made"),
         ("log ingestion", c.logs, ""),
     ]
-    rows = [(name, _dollars(amount), why) for name, amount, why in parts if amount]
-    rows.append(("total", _dollars(c.total), ""))
+    places = 8 if c.total < 0.01 else 6 if c.total < 1 else 2  # for the whole column: its rows add up to its total
+    rows = [(name, f"${amount:.{places}f}", why) for name, amount, why in parts if amount]
+    rows.append(("total", f"${c.total:.{places}f}", ""))
     if c.per_million_invocations is not None:
         rows.append(("per million", f"${c.per_million_invocations:.2f}", "at this mix"))
     title = f"Cost, list prices {c.prices_region} {c.prices_as_of}"
