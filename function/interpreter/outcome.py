@@ -51,7 +51,8 @@ def complete(
     rich: list[Rich] = []
     if report is None:
         error = _explain_end(watched, timeout_s)
-        result = f"{error.name}: {error.message}"
+        named = "Security Error" if error.type == "security" else error.name
+        result = f"{named}: {error.message}"
         execution = Execution(success=False, result=result, stdout="", stderr="", warnings="", error=error, usage=usage)
     else:
         rich = [Rich(output.mime_type, base64.b64decode(output.data)) for output in report.outputs]

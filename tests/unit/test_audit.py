@@ -206,6 +206,7 @@ def test_a_refusal_that_cannot_be_told_ends_the_run(interpreter: Interpreter, hi
     execution = interpreter.run(code).execution
     assert execution.stdout == "" or execution.violations == ["os.system"]
     assert execution.error is None or execution.error.type == "security"
+    assert execution.error is None or execution.result.startswith("Security Error: ")
     assert (execution.error is None) == (execution.violations == ["os.system"])
 
 
