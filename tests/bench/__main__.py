@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 HELPERS = {"__init__", "__main__", "rows"}
 CLEAN_UP_S = 30.0  # what a bench may take to end what it started, after Ctrl-C
 EPILOG = """examples:
-  python -m tests.bench                       all of them, some 20 minutes of two cores that do nothing else
+  python -m tests.bench                       all of them, some 15 minutes of two cores that do nothing else
   python -m tests.bench --quick interpreter   a look at one
   python -m tests.bench.load --help           what one of them can do beside
 

@@ -183,15 +183,21 @@ def test_ctrl_c_ends_the_workers_too(serve: Callable[..., str], tmp_path: Path) 
     """A Locust master that is interrupted alone leaves its workers sending."""
     out = tmp_path / "out"
     plan = profile(tmp_path, stages=[{"kind": "constant", "rate_per_s": 20, "duration_s": 60}])
-    command = [sys.executable, "-m", "load", "run", str(plan), serve(), "--out", str(out), "--workers", "2"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    files = [out / "requests-w0.jsonl", out / "requests-w1.jsonl"]
-    _wait_for(lambda: all(file.exists() and file.stat().st_size for file in files))
+    process = _two_workers_at_work(plan, serve(), out)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert [run.ended for run in read_runs(out)] == ["interrupted"] * 3
     assert not _processes_naming(str(out))
+
+
+def _two_workers_at_work(plan: Path, url: str, out: Path) -> "subprocess.Popen[str]":
+    """`load run` with two workers, once both have written rows."""
+    command = [sys.executable, "-m", "load", "run", str(plan), url, "--out", str(out), "--workers", "2"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    files = [out / "requests-w0.jsonl", out / "requests-w1.jsonl"]
+    _wait_for(lambda: all(file.exists() and file.stat().st_size for file in files))
+    return process
 
 
 def _wait_for(condition: Callable[[], bool], limit_s: float = 60) -> None:
@@ -293,10 +299,7 @@ def test_a_worker_that_is_killed_does_not_hold_up_the_run(serve: Callable[..., s
     """Nor does it pass: the master knows that one of two never told it was done."""
     out = tmp_path / "out"
     plan = profile(tmp_path, stages=[{"kind": "constant", "rate_per_s": 20, "duration_s": 6}])
-    command = [sys.executable, "-m", "load", "run", str(plan), serve(), "--out", str(out), "--workers", "2"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    files = [out / "requests-w0.jsonl", out / "requests-w1.jsonl"]
-    _wait_for(lambda: all(file.exists() and file.stat().st_size for file in files))
+    process = _two_workers_at_work(plan, serve(), out)
     (master,) = _children(process.pid)
     os.kill(_children(master)[0], signal.SIGKILL)
     said, _ = process.communicate(timeout=60)

@@ -100,7 +100,7 @@ ELSEWHERE = {
 # Run here. What takes minutes or never ends is shown by its first step; the comment says which.
 HERE = {
     "make test": "test_make_test_runs_all_tests",  # it is running
-    "make bench": "test_help_is_printed",  # twenty minutes
+    "make bench": "test_help_is_printed",  # a quarter of an hour
     "make help": "test_help_is_printed",
     "python -m ops tune --help": "test_help_is_printed",
     "python -m conformance requirements": "test_help_is_printed",
