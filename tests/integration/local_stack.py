@@ -2,12 +2,14 @@
 
 import contextlib
 import http.client
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +140,30 @@ class LocalStack:
     def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(with_signal)
         return self.process.wait(timeout=DEADLINE_S)
+
+
+def archive(source: str) -> bytes:
+    """A function's code: this as its handler.py, zipped."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as made:
+        made.writestr("handler.py", source)
+    return data.getvalue()
+
+
+def publish_what_cannot_start(lam: Any, source: str) -> Any:
+    """Makes the function `broken` of this and version 1 of it, with SnapStart; its configuration once it is settled."""
+    lam.create_function(
+        FunctionName="broken", Runtime="python3.12", Handler="handler.handler", Role="arn:aws:iam::123456789012:role/r",
+        Code={"ZipFile": archive(source)}, SnapStart={"ApplyOn": "PublishedVersions"},
+    )  # fmt: skip
+    active = lam.get_waiter("function_active_v2")
+    active.config.delay = 0.05
+    active.wait(FunctionName="broken")
+    lam.publish_version(FunctionName="broken")
+    deadline = time.monotonic() + DEADLINE_S
+    while (told := lam.get_function_configuration(FunctionName="broken:1"))["State"] == "Pending":
+        assert time.monotonic() < deadline
+    return told
 
 
 Start = Callable[..., LocalStack]  # the fixture `start`

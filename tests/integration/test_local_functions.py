@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from local_stack import DEADLINE_S, LocalStack, local_stack
+from local_stack import DEADLINE_S, LocalStack, local_stack, publish_what_cannot_start
 
 CONTEXT, NOTHING = b'{"do": "context"}', b'{"do": "nothing"}'
 
@@ -162,20 +162,7 @@ def test_what_the_policy_does_not_let_the_gateway_call_it_does_not_call(stack: L
 
 
 def test_a_version_whose_snapshot_cannot_be_taken_fails(stack: LocalStack, lam: Any):
-    code = io.BytesIO()
-    with zipfile.ZipFile(code, "w") as archive:
-        archive.writestr("handler.py", "import a_module_that_is_not_there")
-    lam.create_function(
-        FunctionName="broken", Runtime="python3.12", Handler="handler.handler", Role="arn:aws:iam::123456789012:role/r",
-        Code={"ZipFile": code.getvalue()}, SnapStart={"ApplyOn": "PublishedVersions"},
-    )  # fmt: skip
-    active = lam.get_waiter("function_active_v2")
-    active.config.delay = 0.05
-    active.wait(FunctionName="broken")
-    lam.publish_version(FunctionName="broken")
-    deadline = time.monotonic() + DEADLINE_S
-    while (told := lam.get_function_configuration(FunctionName="broken:1"))["State"] == "Pending":
-        assert time.monotonic() < deadline
+    told = publish_what_cannot_start(lam, "import a_module_that_is_not_there")
     assert (told["State"], told["StateReasonCode"]) == ("Failed", "FunctionError.RuntimeInitError")
     assert "Runtime.ImportModuleError" in told["StateReason"]
     assert refused(lam.invoke, FunctionName="broken:1", Payload=NOTHING) == (409, "ResourceConflictException")

@@ -3,10 +3,8 @@ the reason is in DIFFERENCES."""
 
 from __future__ import annotations
 
-import io
 import json
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,18 +12,11 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from local_stack import DEADLINE_S, local_stack
+from local_stack import DEADLINE_S, archive, local_stack
 from ministack_server import made_ready, ministack
 
 Told = dict[str, Any]
 CODE = 'def handler(event, context):\n    if event.get("fail"):\n        raise ValueError("no")\n    return event\n'
-
-
-def archive(code: str) -> bytes:
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w") as made:
-        made.writestr("fn.py", code)
-    return data.getvalue()
 
 
 def settled(lam: Any) -> None:
@@ -94,7 +85,7 @@ class Account:
 def ask_everything(of: Account) -> None:
     lam, step = of.lam, of.step
     role = "arn:aws:iam::123456789012:role/r"
-    made = {"FunctionName": "f", "Runtime": "python3.12", "Role": role, "Handler": "fn.handler"}
+    made = {"FunctionName": "f", "Runtime": "python3.12", "Role": role, "Handler": "handler.handler"}
     step("create", lam.create_function, **made, Code={"ZipFile": archive(CODE)}, MemorySize=256, Timeout=5)
     settled(lam)
     step("create again", lam.create_function, **made, Code={"ZipFile": archive(CODE)})

@@ -1,17 +1,16 @@
 """Given a local stack that is broken in one way, `ops doctor` names that way and nothing else."""
 
 import importlib.util
-import io
 import json
 import os
 import shutil
 import socket
-import zipfile
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from local_stack import archive, publish_what_cannot_start
 from ops_stack import ROOT, call, client_of, ops, running
 
 KEY = "a-key-of-the-plan"
@@ -68,10 +67,7 @@ def wait(api, waiter, **asked):
 def release(api, name, code=None, **change):
     """Changes $LATEST, publishes it and moves the alias `live` to it, as a deployment does. The version before."""
     if code is not None:
-        archive = io.BytesIO()
-        with zipfile.ZipFile(archive, "w") as file:
-            file.writestr("handler.py", code)
-        api.update_function_code(FunctionName=name, ZipFile=archive.getvalue())
+        api.update_function_code(FunctionName=name, ZipFile=archive(code))
         wait(api, "function_updated_v2", FunctionName=name)
     api.update_function_configuration(FunctionName=name, **change)
     wait(api, "function_updated_v2", FunctionName=name)
@@ -166,19 +162,9 @@ def test_an_unknown_function_is_named(doctor):
 
 def test_a_version_that_failed_is_named(client, tmp_path, stack):
     api = client("lambda")
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as file:
-        file.writestr("handler.py", "raise RuntimeError('not today')")
-    api.create_function(
-        FunctionName="broken", Runtime="python3.12", Handler="handler.handler", Role="arn:aws:iam::123456789012:role/r",
-        Code={"ZipFile": archive.getvalue()}, SnapStart={"ApplyOn": "PublishedVersions"},
-    )  # fmt: skip
-    wait(api, "function_active_v2", FunctionName="broken")
-    version = api.publish_version(FunctionName="broken")["Version"]
-    while api.get_function_configuration(FunctionName="broken", Qualifier=version)["State"] == "Pending":
-        pass
+    publish_what_cannot_start(api, "raise RuntimeError('not today')")
     try:
-        code, wrong = examine(stack, tmp_path, function=f"broken:{version}")
+        code, wrong = examine(stack, tmp_path, function="broken:1")
         assert (code, wrong["function"]) == (
             1,
             "broken:1 is Failed, last update Successful: The function failed to initialize: RuntimeError.",
